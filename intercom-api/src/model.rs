@@ -1,0 +1,125 @@
+//! Accounts, groups, rooms, doors: the words of the directory, shared by store, HTTP and Switchboard (ARCHITECTURE §2).
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// A SIP number or group id: opaque, at most 50 characters, compared case-sensitively (spec sip.md §2.2). Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Number(Arc<str>);
+
+impl Number {
+    /// Longest number, password and group id in characters (spec admin-api.md §3).
+    pub const MAX: usize = 50;
+
+    pub fn new(text: &str) -> Number {
+        Number(Arc::from(text))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Number {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A password: prints as `***`, so that no log, event or error text can hold it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    pub fn new(text: &str) -> Secret {
+        Secret(Arc::from(text))
+    }
+
+    /// The password itself: for digests, and for the API replies that are documented to carry it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `type` of an account (spec sip.md §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountType {
+    /// 0: phone, indoor unit, desk.
+    App,
+    /// 1: door unit.
+    Door,
+}
+
+impl AccountType {
+    pub fn code(self) -> u8 {
+        match self {
+            AccountType::App => 0,
+            AccountType::Door => 1,
+        }
+    }
+
+    pub fn from_code(code: i64) -> Option<AccountType> {
+        match code {
+            0 => Some(AccountType::App),
+            1 => Some(AccountType::Door),
+            _ => None,
+        }
+    }
+}
+
+/// Someone who may register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub number: Number,
+    pub password: Secret,
+    pub kind: AccountType,
+    pub name: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+/// The app accounts of one room; what a door unit dials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub id: Number,
+    pub members: Vec<Number>,
+    pub name: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+/// One change of the directory. A batch is one API call, applied in one turn of the Switchboard (D-30).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirectoryChange {
+    /// Creates or replaces an account. A changed password drops its bindings (spec sip.md §1.2).
+    PutAccount(Account),
+    RemoveAccount(Number),
+    /// Creates or replaces a group with all its members.
+    PutGroup(Group),
+    RemoveGroup(Number),
+    /// Which account a door unit (`iotId`) was issued (`sipnumber/sync`).
+    PutDoor { iot_id: String, number: Number },
+    RemoveDoor { iot_id: String },
+    /// A room of a door's map; `room` is in canonical form (OPEN-24).
+    PutRoom { iot_id: String, room: String, group: Number },
+    RemoveRoom { iot_id: String, room: String },
+}

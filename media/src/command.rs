@@ -1,0 +1,148 @@
+//! The words signalling and media share: plain data, no behaviour.
+//!
+//! A **session** is the media of one call or view: one **anchor** (the door) and its **receivers**, a star. Everything a
+//! leg needs is in its [`LegPlan`]; a new plan for the same leg replaces the old one (new SDP, hold, answer).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+/// The media of one call or view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// One leg of a session; unique in the process, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LegId(pub u64);
+
+/// One bound RTP/RTCP socket pair of the stock (D-18): its index, not its port number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PairId(pub u32);
+
+/// Which worker owns a pair, and so every session that uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u16);
+
+/// The two kinds of stream a leg may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Audio,
+    Video,
+}
+
+/// What a payload type carries. Two legs exchange packets of equal codecs only; the payload type is rewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Codec {
+    Pcmu,
+    Pcma,
+    G722,
+    Opus,
+    /// Speex at a clock rate in Hz.
+    Speex(u32),
+    /// RFC 4733 events at a clock rate in Hz.
+    TelephoneEvent(u32),
+    /// RFC 6184; the packetization mode is the same on all legs of a session (D-04), so it is not told apart here.
+    H264,
+}
+
+impl Codec {
+    /// RTP clock rate in Hz (RFC 3551 §6; G.722 is 8000 on the wire by its famous mistake).
+    pub fn clock_rate(self) -> u32 {
+        match self {
+            Codec::Pcmu | Codec::Pcma | Codec::G722 => 8_000,
+            Codec::Opus => 48_000,
+            Codec::Speex(hz) | Codec::TelephoneEvent(hz) => hz,
+            Codec::H264 => 90_000,
+        }
+    }
+}
+
+/// One payload type of one stream of one leg: the same number in both directions, as negotiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    pub pt: u8,
+    pub codec: Codec,
+}
+
+/// One stream of a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamPlan {
+    /// Our socket pair.
+    pub pair: PairId,
+    /// Where the peer's SDP says it receives RTP; `None` while it has not said (offer without answer).
+    pub remote: Option<SocketAddr>,
+    /// Where it receives RTCP (`a=rtcp`, else port + 1); `None` as above.
+    pub remote_rtcp: Option<SocketAddr>,
+    /// Where the leg's SIP comes from: RTP from this address may be latched (D-17).
+    pub sip_source: IpAddr,
+    /// Negotiated payload types, preferred first.
+    pub payloads: Vec<Payload>,
+    /// The identity we send with. Drawn by signalling, because the engine has no randomness.
+    pub ssrc: u32,
+    pub first_seq: u16,
+    pub first_timestamp: u32,
+    /// We send to this leg (its SDP says `sendrecv` or `recvonly`).
+    pub send: bool,
+    /// We take packets from this leg (its SDP says `sendrecv` or `sendonly`).
+    pub receive: bool,
+}
+
+/// Everything media knows of one leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegPlan {
+    pub leg: LegId,
+    pub audio: Option<StreamPlan>,
+    pub video: Option<StreamPlan>,
+}
+
+/// What signalling orders. Commands of one session arrive in order, at the worker that owns its pairs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A session begins with its anchor. What the anchor sends goes to every receiver; nothing goes to the anchor yet.
+    Open { session: SessionId, anchor: LegPlan },
+    /// A receiver joins, or its plan changes (also the anchor's plan, by its leg id). From now on it gets the anchor's
+    /// media, video from a key frame on.
+    Put { session: SessionId, leg: LegPlan },
+    /// The receiver whose audio (and telephone-events) goes to the anchor: the winner, later the holder of the floor
+    /// (D-05: nobody before the answer).
+    Talk { session: SessionId, leg: Option<LegId> },
+    /// A receiver leaves; its counters come back in a last [`Event::Report`].
+    Remove { session: SessionId, leg: LegId },
+    /// The session ends; its counters come back in a last [`Event::Report`] with `last: true`.
+    Close { session: SessionId },
+}
+
+/// What media tells signalling.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The first RTP packet of the anchor arrived: it heard our 183 (D-02).
+    AnchorHeard { session: SessionId },
+    /// The first complete key frame of the anchor arrived (D-20).
+    FirstKeyFrame { session: SessionId, at: Instant },
+    /// The first packet of a key frame left for this leg (D-20).
+    FirstVideo { session: SessionId, leg: LegId, at: Instant },
+    /// Counters of a session: once a second while it changes, and once at the end.
+    Report { session: SessionId, legs: Vec<LegReport>, last: bool },
+    /// An idle pair received something: it must rest on (D-18). At most once a second per pair.
+    Noise { pair: PairId },
+}
+
+/// Counters of one leg since it joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegReport {
+    pub leg: LegId,
+    pub audio: StreamReport,
+    pub video: StreamReport,
+}
+
+/// Counters of one stream. "In" is what the peer sent to us, "out" what we sent to it; RTP only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamReport {
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    /// Where packets for the peer go now.
+    pub sends_to: Option<SocketAddr>,
+    /// Named drops (`drop.rs`), only those that are not zero, in a fixed order.
+    pub drops: Vec<(&'static str, u64)>,
+}

@@ -1,0 +1,1 @@
+//! SIP as pure functions of (state, now, bytes).
