@@ -1,1 +1,12 @@
-//! SIP as pure functions of (state, now, bytes).
+//! SIP as pure functions of (state, now, bytes). No sockets, clock, threads, async or randomness inside.
+//!
+//! [`endpoint::Endpoint`] is the one type a user touches; the other modules are its parts, each named by the RFC idea it
+//! holds.
+
+mod dialog;
+pub mod endpoint;
+pub mod flow;
+pub mod message;
+pub mod timers;
+pub mod token;
+pub mod transaction;

@@ -1,0 +1,341 @@
+//! Legs: an INVITE from either side, the dialog it makes, and its proper end.
+
+use super::*;
+use crate::dialog::Party;
+use crate::transaction::{T1, T2, T64};
+use std::time::Duration;
+
+/// What an INVITE of ours is made of.
+#[derive(Clone, Debug)]
+pub struct Invite {
+    pub flow: Flow,
+    /// Request-URI: the binding's contact.
+    pub target: String,
+    /// From and To values without tags, e.g. `"Front door" <sip:d1@example.com>`.
+    pub from: String,
+    pub to: String,
+    pub headers: Headers,
+    pub content_type: &'static str,
+    pub body: Bytes,
+}
+
+/// A 2xx of ours on its way (§13.3.1.4).
+#[derive(Debug)]
+struct Repeat2xx {
+    tx: TxId,
+    bytes: Bytes,
+    flow: Flow,
+    next: Instant,
+    interval: Duration,
+    end: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub dialog: Dialog,
+    /// The INVITE that is open or was answered last: a server transaction, or our own.
+    pub invite: Option<TxId>,
+    ours: bool,
+    /// A 2xx has been sent or received.
+    pub established: bool,
+    repeat: Option<Repeat2xx>,
+    /// The user has let go of it: no events any more.
+    pub forgotten: bool,
+    /// A CANCEL that waits for the first provisional response.
+    cancel: Option<Headers>,
+    cancelled: bool,
+    /// A BYE that waits for the ACK of our 2xx.
+    bye: Option<Headers>,
+}
+
+impl Leg {
+    fn new(dialog: Dialog, invite: Option<TxId>, ours: bool) -> Leg {
+        Leg {
+            dialog,
+            invite,
+            ours,
+            established: false,
+            repeat: None,
+            forgotten: false,
+            cancel: None,
+            cancelled: false,
+            bye: None,
+        }
+    }
+
+    pub(super) fn repeat_2xx(&mut self, now: Instant, tx: TxId, bytes: Bytes) {
+        self.established = true;
+        self.repeat = Some(Repeat2xx { tx, bytes, flow: self.dialog.flow, next: now + T1, interval: T1 * 2, end: now + T64 });
+    }
+}
+
+impl Endpoint {
+    /// Makes an INVITE from outside a leg. Nothing is sent; `None` when the request is no INVITE or unreadable.
+    pub fn take(&mut self, tx: TxId) -> Option<LegId> {
+        let (_, server, _) = self.servers.get(&tx).filter(|(_, server, _)| server.is_invite() && server.is_open())?;
+        let (request, flow) = (server.request.clone(), server.flow);
+        let tag = self.tokens.token();
+        let dialog = Dialog::from_request(&request, flow, self.sent_by(&flow), tag.clone())?;
+        let id = LegId(self.id());
+        self.leg_ids.insert(tag, id);
+        self.legs.insert(id, Leg::new(dialog, Some(tx), false));
+        if let Some((.., owner)) = self.servers.get_mut(&tx) {
+            *owner = Some(id);
+        }
+        Some(id)
+    }
+
+    /// Answers the open INVITE of a leg: provisional, 2xx, or a refusal, which ends the leg.
+    pub fn answer(&mut self, now: Instant, leg: LegId, code: u16, headers: &Headers, body: Body<'_>, out: &mut Out) {
+        let Some(tx) = self.legs.get(&leg).filter(|l| !l.ours).and_then(|l| l.invite) else { return };
+        self.respond(now, tx, code, headers, body, out);
+        if code >= 300 && !self.legs.get(&leg).is_some_and(|l| l.established) {
+            self.drop_leg(leg);
+        }
+    }
+
+    /// Sends an INVITE.
+    pub fn invite(&mut self, now: Instant, invite: Invite, out: &mut Out) -> LegId {
+        let (tag, call_id, branch) = (self.tokens.token(), self.tokens.token(), self.tokens.branch());
+        let mut dialog = Dialog {
+            flow: invite.flow,
+            sent_by: self.sent_by(&invite.flow),
+            call_id,
+            local: Party { header: invite.from, tag: tag.clone() },
+            remote: Party { header: invite.to, tag: String::new() },
+            local_cseq: 0,
+            remote_cseq: None,
+            target: invite.target,
+            routes: Vec::new(),
+        };
+        let bytes = dialog
+            .request(&Method::Invite, &branch)
+            .header("Contact", dialog.contact())
+            .header("Allow", self.identity.allow)
+            .header("User-Agent", &self.identity.product)
+            .headers(&invite.headers)
+            .body(invite.content_type, &invite.body);
+        let id = LegId(self.id());
+        let cseq = dialog.local_cseq;
+        let purpose =
+            Purpose::Invite { leg: id, dialog: Box::new(dialog.clone()), cseq, branch: branch.clone(), acks: Vec::new() };
+        let tx = self.start_client(now, dialog.flow, (branch, false), bytes, purpose, out);
+        self.leg_ids.insert(tag, id);
+        self.legs.insert(id, Leg::new(dialog, Some(tx), true));
+        id
+    }
+
+    /// Sends the INVITE of a leg once more now if nothing was heard from the peer (D-06). Says whether it did.
+    pub fn nudge(&mut self, leg: LegId, out: &mut Out) -> bool {
+        let tx = self.legs.get(&leg).filter(|l| l.ours && !l.established).and_then(|l| l.invite);
+        let Some(client) = tx.and_then(|tx| self.clients.get(&tx)).filter(|c| c.transaction.nothing_heard()) else {
+            return false;
+        };
+        client.transaction.resend(&mut out.transmits);
+        true
+    }
+
+    /// Ends an INVITE of ours that has no final response: CANCEL, at once or with the first provisional response (§9.1).
+    /// An established leg gets a BYE instead.
+    pub fn cancel(&mut self, now: Instant, leg: LegId, headers: Headers, out: &mut Out) {
+        let Some(state) = self.legs.get_mut(&leg).filter(|l| l.ours && !l.forgotten) else { return };
+        if state.established {
+            return self.bye(now, leg, headers, out);
+        }
+        state.forgotten = true;
+        state.cancel = Some(headers);
+        self.cancel_if_possible(now, leg, out);
+    }
+
+    fn cancel_if_possible(&mut self, now: Instant, id: LegId, out: &mut Out) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some(tx) = leg.invite else { return };
+        let Some(client) = self.clients.get_mut(&tx) else { return };
+        if client.transaction.nothing_heard() || leg.cancelled {
+            return;
+        }
+        let Some(headers) = leg.cancel.take() else { return };
+        leg.cancelled = true;
+        let Purpose::Invite { dialog, cseq, branch, .. } = &client.purpose else { return };
+        // §9.1: same Request-URI, Call-ID, From, To (no tag), CSeq number and branch as the INVITE.
+        let bytes = dialog.request_as(&Method::Cancel, *cseq, branch).headers(&headers).finish();
+        let (flow, key) = (dialog.flow, (branch.clone(), true));
+        client.transaction.give_up_at(now + T64);
+        self.timers.set(Timer::Client(tx), client.transaction.deadline());
+        self.start_client(now, flow, key, bytes, Purpose::Farewell, out);
+    }
+
+    /// Ends an established leg. While our 2xx waits for its ACK the BYE waits too (§15).
+    pub fn bye(&mut self, now: Instant, leg: LegId, headers: Headers, out: &mut Out) {
+        let Some(state) = self.legs.get_mut(&leg) else { return };
+        state.forgotten = true;
+        if state.repeat.is_some() {
+            state.bye = Some(headers);
+            return;
+        }
+        self.send_bye(now, leg, &headers, out);
+    }
+
+    fn send_bye(&mut self, now: Instant, id: LegId, headers: &Headers, out: &mut Out) {
+        let branch = self.tokens.branch();
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let bytes = leg.dialog.request(&Method::Bye, &branch).headers(headers).finish();
+        let flow = leg.dialog.flow;
+        self.start_client(now, flow, (branch, false), bytes, Purpose::Farewell, out);
+        self.drop_leg(id);
+    }
+
+    /// Answers a BYE with 200 and forgets the leg. An INVITE of ours that is still open is answered by the peer.
+    pub fn accept_bye(&mut self, now: Instant, leg: LegId, tx: TxId, out: &mut Out) {
+        self.respond(now, tx, 200, &Headers::new(), None, out);
+        // A BYE before the ACK of our INVITE's final answer, or in an early dialog (§15.1.2): the open INVITE gets 487.
+        if let Some(invite) = self.legs.get(&leg).filter(|l| !l.ours).and_then(|l| l.invite) {
+            self.respond(now, invite, 487, &Headers::new(), None, out);
+        }
+        self.drop_leg(leg);
+    }
+
+    /// Sends a request inside the dialog of a leg (INFO and the like); its answer comes as [`Event::Response`].
+    pub fn request(
+        &mut self,
+        now: Instant,
+        leg: LegId,
+        method: &Method,
+        headers: &Headers,
+        body: Body<'_>,
+        out: &mut Out,
+    ) -> Option<TxId> {
+        let branch = self.tokens.branch();
+        let state = self.legs.get_mut(&leg).filter(|l| !l.forgotten)?;
+        let contact = state.dialog.contact();
+        let bytes = state.dialog.request(method, &branch).header("Contact", contact).headers(headers).maybe_body(body);
+        let flow = state.dialog.flow;
+        let purpose = Purpose::InDialog { leg, method: method.clone() };
+        Some(self.start_client(now, flow, (branch, false), bytes, purpose, out))
+    }
+
+    /// The flow of a live leg.
+    pub fn leg_flow(&self, leg: LegId) -> Option<Flow> {
+        self.legs.get(&leg).map(|l| l.dialog.flow)
+    }
+
+    /// The Call-ID of a live leg: what a log line names so that the packet is found in a capture.
+    pub fn leg_call_id(&self, leg: LegId) -> Option<&str> {
+        self.legs.get(&leg).map(|l| l.dialog.call_id.as_str())
+    }
+
+    pub(super) fn invite_response(&mut self, now: Instant, tx: TxId, id: LegId, code: u16, response: Message, out: &mut Out) {
+        match code {
+            ..200 => {
+                let Some(leg) = self.legs.get_mut(&id) else { return };
+                if leg.forgotten {
+                    return self.cancel_if_possible(now, id, out);
+                }
+                if code > 100 {
+                    leg.dialog.learn(&response);
+                    out.events.push(Event::Progress { leg: id, response });
+                }
+            }
+            200..300 => self.invite_accepted(now, tx, id, response, out),
+            _ => self.invite_ended(id, code, Some(response), out),
+        }
+    }
+
+    /// A 2xx: ACK it whoever it is from; it is an answer if the leg still waits for one, else it is ended with BYE.
+    fn invite_accepted(&mut self, now: Instant, tx: TxId, id: LegId, response: Message, out: &mut Out) {
+        let tag = response.to().and_then(|to| to.tag()).unwrap_or_default().to_owned();
+        let branch = self.tokens.branch();
+        let Some(client) = self.clients.get_mut(&tx) else { return };
+        let Purpose::Invite { dialog, cseq, acks, .. } = &mut client.purpose else { return };
+        if let Some((_, ack)) = acks.iter().find(|(known, _)| *known == tag) {
+            out.transmits.push(Transmit { flow: dialog.flow, bytes: ack.clone() });
+            return;
+        }
+        let mut answered = dialog.clone();
+        answered.learn(&response);
+        let ack = answered.request_as(&Method::Ack, *cseq, &branch).finish();
+        out.transmits.push(Transmit { flow: answered.flow, bytes: ack.clone() });
+        acks.push((tag, ack));
+        match self.legs.get_mut(&id).filter(|leg| !leg.established && !leg.forgotten) {
+            Some(leg) => {
+                leg.established = true;
+                leg.dialog.learn(&response);
+                out.events.push(Event::Answered { leg: id, response });
+            }
+            None => {
+                self.count("unwanted_2xx");
+                let branch = self.tokens.branch();
+                let bytes = answered.request(&Method::Bye, &branch).finish();
+                let flow = answered.flow;
+                self.start_client(now, flow, (branch, false), bytes, Purpose::Farewell, out);
+                if self.legs.get(&id).is_some_and(|leg| !leg.established) {
+                    self.drop_leg(id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn invite_ended(&mut self, id: LegId, code: u16, response: Option<Message>, out: &mut Out) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        if leg.established {
+            return;
+        }
+        let forgotten = leg.forgotten;
+        self.drop_leg(id);
+        if !forgotten {
+            out.events.push(Event::Refused { leg: id, code, response });
+        }
+    }
+
+    pub(super) fn leg_acknowledged(&mut self, now: Instant, id: LegId, ack: &Message, out: &mut Out) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some(repeat) = leg.repeat.take() else { return };
+        let number = ack.cseq().map(|cseq| cseq.number);
+        if self.servers.get(&repeat.tx).is_some_and(|(_, s, _)| s.request.cseq().map(|c| c.number) != number) {
+            if let Some(leg) = self.legs.get_mut(&id) {
+                leg.repeat = Some(repeat);
+            }
+            return;
+        }
+        self.timers.set(Timer::Leg(id), None);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if let Some(headers) = leg.bye.take() {
+            return self.send_bye(now, id, &headers, out);
+        }
+        out.events.push(Event::Confirmed { leg: id, ack: ack.clone() });
+    }
+
+    pub(super) fn arm_leg(&mut self, id: LegId) {
+        if let Some(leg) = self.legs.get(&id) {
+            self.timers.set(Timer::Leg(id), leg.repeat.as_ref().map(|r| r.next.min(r.end)));
+        }
+    }
+
+    /// Repeats a 2xx until its ACK; gives up after 64·T1 with BYE (§13.3.1.4).
+    pub(super) fn leg_timeout(&mut self, now: Instant, id: LegId, out: &mut Out) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some(repeat) = &mut leg.repeat else { return };
+        if repeat.end <= now {
+            leg.repeat = None;
+            let headers = leg.bye.take().unwrap_or_default();
+            let forgotten = leg.forgotten;
+            self.count("2xx_not_acknowledged");
+            self.send_bye(now, id, &headers, out);
+            if !forgotten {
+                out.events.push(Event::NotAcknowledged { leg: id });
+            }
+            return;
+        }
+        out.transmits.push(Transmit { flow: repeat.flow, bytes: repeat.bytes.clone() });
+        repeat.next = now + repeat.interval;
+        repeat.interval = (repeat.interval * 2).min(T2);
+        self.arm_leg(id);
+    }
+
+    pub(super) fn drop_leg(&mut self, id: LegId) {
+        if let Some(leg) = self.legs.remove(&id) {
+            self.leg_ids.remove(&leg.dialog.local.tag);
+            self.timers.set(Timer::Leg(id), None);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Typed views of the few headers we act on (RFC 3261 §20), made on demand from the raw value.
+
+use super::Method;
+
+/// Splits a comma list, not inside quotes or angle brackets; parts are trimmed, empty parts left out.
+pub fn split_list(value: &str) -> impl Iterator<Item = &str> {
+    split_outside(value, ',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// Splits at a character outside of `"…"` (with `\` escapes) and `<…>`.
+fn split_outside(value: &str, at: char) -> impl Iterator<Item = &str> {
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let (mut quoted, mut escaped, mut angle) = (false, false, false);
+        for (index, c) in text.char_indices() {
+            if escaped {
+                escaped = false;
+                continue;
+            }
+            match c {
+                '\\' if quoted => escaped = true,
+                '"' if !angle => quoted = !quoted,
+                '<' if !quoted => angle = true,
+                '>' if !quoted => angle = false,
+                c if c == at && !quoted && !angle => {
+                    rest = Some(&text[index + c.len_utf8()..]);
+                    return Some(&text[..index]);
+                }
+                _ => {}
+            }
+        }
+        rest = None;
+        Some(text)
+    })
+}
+
+/// One `;name[=value]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param<'a> {
+    pub name: &'a str,
+    pub value: Option<&'a str>,
+}
+
+/// The parameters of `;a=b;c`, quotes around values taken off.
+pub fn params(text: &str) -> impl Iterator<Item = Param<'_>> {
+    split_outside(text, ';').map(str::trim).filter(|part| !part.is_empty()).map(|part| match part.split_once('=') {
+        Some((name, value)) => Param { name: name.trim_end(), value: Some(value.trim_start().trim_matches('"')) },
+        None => Param { name: part, value: None },
+    })
+}
+
+fn find_param<'a>(text: &'a str, name: &str) -> Option<Param<'a>> {
+    params(text).find(|p| p.name.eq_ignore_ascii_case(name))
+}
+
+/// One Via hop (§20.42).
+#[derive(Clone, Copy, Debug)]
+pub struct Via<'a> {
+    /// `SIP/2.0/UDP`.
+    pub protocol: &'a str,
+    /// Host of sent-by, IPv6 in brackets.
+    pub host: &'a str,
+    pub port: Option<u16>,
+    /// Everything from the first `;` on.
+    pub params: &'a str,
+    /// `host[:port]` as written.
+    pub sent_by: &'a str,
+}
+
+impl<'a> Via<'a> {
+    pub fn parse(text: &'a str) -> Option<Via<'a>> {
+        // The protocol may hold blanks around its slashes (RFC 4475 §3.1.1.1); sent-by is the word after it.
+        let (before, params) = text.split_once(';').map_or((text, ""), |(b, p)| (b, p));
+        let before = before.trim_end();
+        let sent_by_at = before.rfind([' ', '\t'])? + 1;
+        // `host : port` may be spaced too: then the last word is only the port.
+        let joined = before[sent_by_at..].trim();
+        let (protocol, sent_by) = (before[..sent_by_at].trim_end(), joined);
+        if protocol.is_empty() || protocol.ends_with(':') || sent_by.starts_with(':') {
+            return None;
+        }
+        let (host, port) = split_host_port(sent_by)?;
+        Some(Via { protocol, host, port, params, sent_by })
+    }
+
+    /// `SIP / 2.0 / anything`.
+    pub fn protocol_is_sip(&self) -> bool {
+        let mut parts = self.protocol.split('/').map(str::trim);
+        parts.next().is_some_and(|p| p.eq_ignore_ascii_case("SIP"))
+            && parts.next() == Some("2.0")
+            && parts.next().is_some_and(|t| !t.is_empty())
+    }
+
+    pub fn branch(&self) -> Option<&'a str> {
+        find_param(self.params, "branch")?.value.filter(|b| !b.is_empty())
+    }
+
+    /// Did the sender ask for symmetric response routing (RFC 3581)?
+    pub fn wants_rport(&self) -> bool {
+        find_param(self.params, "rport").is_some()
+    }
+}
+
+/// `host`, `host:port`, `[v6]`, `[v6]:port`.
+pub(super) fn split_host_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let host_end = match text.strip_prefix('[') {
+        Some(inner) => inner.find(']')? + 2,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    let (host, rest) = text.split_at(host_end);
+    let port = match rest.strip_prefix(':') {
+        Some(digits) => Some(digits.trim().parse::<u16>().ok()?),
+        None if rest.trim().is_empty() => None,
+        None => return None,
+    };
+    let host = host.trim_end();
+    (!host.is_empty()).then_some((host, port))
+}
+
+/// `"Display" <uri>;params` or `uri;params` (From, To, Contact, Route; §20.10).
+#[derive(Clone, Copy, Debug)]
+pub struct NameAddr<'a> {
+    /// Without quotes; escapes kept.
+    pub display: &'a str,
+    pub uri: &'a str,
+    /// Header parameters. Without angle brackets everything after the first `;` is one (§20, rule R2 of the spec).
+    pub params: &'a str,
+}
+
+impl<'a> NameAddr<'a> {
+    pub fn parse(text: &'a str) -> Option<NameAddr<'a>> {
+        let text = text.trim();
+        let parsed = match find_angle(text) {
+            Some(open) => {
+                let close = open + text[open..].find('>')?;
+                let rest = text[close + 1..].trim_start();
+                if !rest.is_empty() && !rest.starts_with(';') {
+                    return None;
+                }
+                NameAddr { display: text[..open].trim().trim_matches('"'), uri: text[open + 1..close].trim(), params: rest }
+            }
+            None if text.starts_with('"') => return None,
+            None => {
+                let (uri, params) = text.find(';').map_or((text, ""), |at| text.split_at(at));
+                NameAddr { display: "", uri: uri.trim(), params }
+            }
+        };
+        (parsed.uri.contains(':') && !parsed.uri.contains(char::is_whitespace)).then_some(parsed)
+    }
+
+    pub fn param(&self, name: &str) -> Option<Param<'a>> {
+        find_param(self.params, name)
+    }
+
+    pub fn tag(&self) -> Option<&'a str> {
+        self.param("tag")?.value.filter(|t| !t.is_empty())
+    }
+}
+
+fn find_angle(text: &str) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (index, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '<' if !quoted => return Some(index),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// §20.16.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CSeq {
+    /// Below 2³¹ (§8.1.1.5).
+    pub number: u32,
+    pub method: Method,
+}
+
+impl CSeq {
+    pub fn parse(text: &str) -> Option<CSeq> {
+        let mut words = text.split_ascii_whitespace();
+        let number = words.next()?.parse::<u32>().ok().filter(|n| *n < 1 << 31)?;
+        let method = Method::from_text(words.next()?);
+        words.next().is_none().then_some(CSeq { number, method })
+    }
+}
