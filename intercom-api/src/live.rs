@@ -57,9 +57,6 @@ pub struct CallView {
     /// Our 183 to the door's first key frame (D-20).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub door_first_frame_ms: Option<u64>,
-    /// The door's INVITE to our 183.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub progress_ms: Option<u64>,
     pub legs: Vec<LegView>,
     /// Only in `GET /v1/calls/{id}`.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -1,0 +1,575 @@
+//! [`Call`]: the machine of one ring (spec sip.md §6). The door has one leg and one early dialog however many phones ring
+//! (D-01); every phone has its own leg, its own offer and its own copy of the door's stream.
+//!
+//! ```text
+//! Ringing ──first 200──▶ Answered ──BYE, talk limit──▶ Ended
+//!    └── all declined, ring timeout, caller gave up ──────▶ Ended (counters may still arrive)
+//! ```
+//!
+//! The winner is decided in [`Call::answered`] and nowhere else (D-09). Nothing of a member reaches the door before that
+//! (D-05): media gets `Talk` only there.
+
+mod member;
+mod plan;
+mod record;
+
+use crate::live::{CallId, CallView};
+use crate::model::Number;
+use crate::turn::{CallTimer, Publication, Turn};
+use media::command::{self, Command, SessionId, WorkerId};
+use member::{Member, MemberState};
+use plan::LegPorts;
+use record::Ladder;
+use sip_core::endpoint::{Headers, LegId, TxId};
+use sip_core::flow::Flow;
+use sip_core::location::Binding;
+use sip_core::message::{Message, Method};
+use sip_core::sdp::{self, Door, Sdp};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// D-08: how long an account may stay unregistered before it counts as unreachable; a push may be on its way.
+const ABSENT_AFTER: Duration = Duration::from_secs(20);
+/// How long an ended call waits for its last counters.
+const LINGER: Duration = Duration::from_secs(5);
+/// D-02: when the 183 is repeated until the door is heard, and from then on.
+const PROGRESS_REPEATS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+const PROGRESS_KEEPALIVE: Duration = Duration::from_secs(60);
+/// Legs one call may ever have; a phone that registers again and again must not grow it without end.
+const MAX_LEGS: usize = 64;
+
+/// Told to phones that lose (RFC 3326, spec OPEN-05).
+const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+
+/// Why a call was refused before it rang. Each has a status and a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuse {
+    /// No session description, or one we cannot read.
+    BadOffer,
+    /// An INVITE without an offer (arrives with the dialogs issue, D-09).
+    NoOffer,
+    /// No codec of the offer is ours.
+    NothingInCommon,
+    /// No free ports.
+    NoPorts,
+}
+
+impl Refuse {
+    pub fn code(self) -> u16 {
+        match self {
+            Refuse::BadOffer => 400,
+            Refuse::NoOffer | Refuse::NothingInCommon => 488,
+            Refuse::NoPorts => 503,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Refuse::BadOffer => "bad_offer",
+            Refuse::NoOffer => "no_offer",
+            Refuse::NothingInCommon => "nothing_in_common",
+            Refuse::NoPorts => "no_ports",
+        }
+    }
+}
+
+/// What is known of one account of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not registered, or its phone did not answer our INVITE at all.
+    Absent,
+    /// Has a leg.
+    Ringing,
+    /// Said no, with this status; `Busy` counts as 486.
+    Declined(u16),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ringing,
+    Answered { winner: LegId },
+    Ended,
+}
+
+/// Who calls whom.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    pub id: CallId,
+    pub session: SessionId,
+    pub caller: Number,
+    /// Shown on the phones; the account's name or its number.
+    pub caller_name: String,
+    /// As dialled, and the group it meant.
+    pub dialled: String,
+    pub group: Option<Number>,
+    pub accounts: Vec<Number>,
+    /// Host of our URIs towards the members.
+    pub domain: String,
+}
+
+/// One ring, from the door's INVITE to its last counter.
+pub struct Call {
+    ring: Ring,
+    worker: WorkerId,
+    state: State,
+    end_reason: Option<String>,
+    door_leg: LegId,
+    door: Door,
+    door_ports: LegPorts,
+    /// The one SDP the door ever sees (D-01, D-09).
+    answer: String,
+    /// Next of [`PROGRESS_REPEATS`]; `None` once the door was heard.
+    progress: Option<usize>,
+    standings: BTreeMap<Number, Standing>,
+    members: BTreeMap<LegId, Member>,
+    started: Instant,
+    started_ms: i64,
+    answered: Option<(Number, i64)>,
+    ended_ms: Option<i64>,
+    /// First complete key frame of the door (D-20).
+    first_key_frame: Option<Instant>,
+    door_report: (command::StreamReport, command::StreamReport),
+    ladder: Ladder,
+}
+
+impl Call {
+    /// The door's INVITE: 183 with SDP at once and no 100 before it (D-02), then a leg per registered account.
+    pub fn ring(turn: &mut Turn<'_>, ring: Ring, tx: TxId, request: &Message, flow: Flow) -> Result<Call, Refuse> {
+        if request.body().is_empty() {
+            return Err(Refuse::NoOffer);
+        }
+        let offer = Sdp::parse(request.body()).map_err(|_| Refuse::BadOffer)?;
+        let leg = turn.endpoint.take(tx).ok_or(Refuse::BadOffer)?;
+        turn.sessions.insert(leg, ring.session);
+        let refused = |turn: &mut Turn<'_>, refuse: Refuse| {
+            turn.sessions.remove(&leg);
+            turn.endpoint.answer(turn.now, leg, refuse.code(), &Headers::new(), None, turn.sip);
+            refuse
+        };
+        let Some(worker) = turn.ports.choose_worker() else { return Err(refused(turn, Refuse::NoPorts)) };
+        let (audio, video) = sdp::offers(&offer);
+        let Some(mut ports) = LegPorts::take(turn, worker, leg, flow.remote.ip(), audio, video) else {
+            return Err(refused(turn, Refuse::NoPorts));
+        };
+        let ip = turn.settings.media_ip.unwrap_or(flow.local.ip());
+        let session_id = u64::from(turn.endpoint.tokens().random_u32());
+        let (answer, door) = match sdp::answer_door(&offer, &ports.local(ip, session_id, 1)) {
+            Ok(negotiated) => negotiated,
+            Err(_) => {
+                ports.release(turn);
+                return Err(refused(turn, Refuse::NothingInCommon));
+            }
+        };
+        let mut call = Call {
+            worker,
+            state: State::Ringing,
+            end_reason: None,
+            door_leg: leg,
+            answer: answer.to_string(),
+            door,
+            door_ports: ports,
+            progress: Some(0),
+            standings: ring.accounts.iter().map(|account| (account.clone(), Standing::Absent)).collect(),
+            members: BTreeMap::new(),
+            started: turn.now,
+            started_ms: turn.unix_ms,
+            answered: None,
+            ended_ms: None,
+            first_key_frame: None,
+            door_report: Default::default(),
+            ladder: Ladder::new(turn.now),
+            ring,
+        };
+        call.step(turn, "door", "server", "INVITE");
+        let anchor = call.door_ports.plan(call.door.audio.as_ref(), call.door.video.as_ref());
+        turn.media(worker, Command::Open { session: call.ring.session, anchor });
+        call.send_progress(turn);
+        turn.set_timer(call.ring.session, CallTimer::Ring, Some(turn.settings.ring_timeout));
+        turn.set_timer(call.ring.session, CallTimer::Absent, Some(ABSENT_AFTER));
+        Ok(call)
+    }
+
+    pub fn session(&self) -> SessionId {
+        self.ring.session
+    }
+
+    pub fn id(&self) -> &CallId {
+        &self.ring.id
+    }
+
+    pub fn caller(&self) -> &Number {
+        &self.ring.caller
+    }
+
+    /// Everybody this call is for.
+    pub fn accounts(&self) -> &[Number] {
+        &self.ring.accounts
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Accounts that are wanted by this call: what a REGISTER is compared with.
+    pub fn rings(&self, account: &str) -> bool {
+        self.state == State::Ringing && self.standings.contains_key(account)
+    }
+
+    pub fn winner(&self) -> Option<&Number> {
+        match self.state {
+            State::Answered { winner } => self.members.get(&winner).map(|m| &m.account),
+            State::Ringing | State::Ended => None,
+        }
+    }
+
+    /// 183 with the one SDP; armed again until the door is heard (D-02).
+    fn send_progress(&mut self, turn: &mut Turn<'_>) {
+        turn.endpoint.answer(turn.now, self.door_leg, 183, &Headers::new(), Some(("application/sdp", self.answer.as_bytes())), turn.sip);
+        self.step(turn, "server", "door", "183 Session Progress");
+        let wait = match self.progress {
+            Some(n) => {
+                self.progress = Some(n + 1);
+                PROGRESS_REPEATS.get(n).copied()
+            }
+            None => None,
+        };
+        turn.set_timer(self.ring.session, CallTimer::Progress, Some(wait.unwrap_or(PROGRESS_KEEPALIVE)));
+    }
+
+    /// An account of the group is reachable: a first leg, a nudge for a sleeping phone, or a leg to its new contact (D-06).
+    pub fn member_appeared(&mut self, turn: &mut Turn<'_>, binding: &Binding) {
+        if self.state != State::Ringing {
+            return;
+        }
+        let Some((account, standing)) = self.standings.get_key_value(&*binding.account) else { return };
+        let (account, standing) = (account.clone(), *standing);
+        match standing {
+            Standing::Declined(_) => return,
+            Standing::Absent | Standing::Ringing => {}
+        }
+        let pending = self.members.iter().find(|(_, m)| m.account == account && m.is_pending()).map(|(leg, m)| (*leg, m.same_contact(binding)));
+        match pending {
+            Some((leg, true)) => {
+                if turn.endpoint.nudge(leg, turn.sip) {
+                    self.step(turn, "server", account.as_str(), "INVITE (again)");
+                }
+                return;
+            }
+            Some((leg, false)) => {
+                turn.endpoint.cancel(turn.now, leg, Headers::new(), turn.sip);
+                self.step(turn, "server", account.as_str(), "CANCEL");
+                self.member_gone(turn, leg, "registered elsewhere");
+            }
+            None => {}
+        }
+        if self.members.len() >= MAX_LEGS {
+            return turn.count("call_too_many_legs");
+        }
+        let Some((leg, member)) = Member::invite(turn, &self.ring, self.worker, &self.door, binding, account.clone()) else { return };
+        turn.sessions.insert(leg, self.ring.session);
+        self.members.insert(leg, member);
+        self.standings.insert(account.clone(), Standing::Ringing);
+        self.step(turn, "server", account.as_str(), "INVITE");
+        self.publish(turn);
+    }
+
+    /// The account is in another call: it counts as busy (spec sip.md §5).
+    pub fn member_busy(&mut self, turn: &mut Turn<'_>, account: &Number) {
+        self.standings.insert(account.clone(), Standing::Declined(486));
+        self.end_if_all_declined(turn);
+    }
+
+    /// 101–199 of a member. With SDP the phone sees the visitor now; without, it only rings.
+    pub fn progress(&mut self, turn: &mut Turn<'_>, leg: LegId, response: &Message) {
+        let Some(member) = self.members.get_mut(&leg).filter(|m| m.is_pending()) else { return };
+        let code = response.code().unwrap_or_default();
+        let early = member.early(turn.now, response);
+        let account = member.account.clone();
+        if let Some(plan) = early {
+            turn.media(self.worker, Command::Put { session: self.ring.session, leg: plan });
+        }
+        let sdp = if response.body().is_empty() { "" } else { " + SDP" };
+        self.step(turn, account.as_str(), "server", &format!("{code} {}{sdp}", sip_core::message::reason_phrase(code)));
+        self.publish(turn);
+    }
+
+    /// A 200 of a member. The first one while ringing wins; every other gets BYE (D-09).
+    pub fn answered(&mut self, turn: &mut Turn<'_>, leg: LegId, response: &Message) {
+        let Some(member) = self.members.get_mut(&leg) else {
+            return turn.endpoint.bye(turn.now, leg, Headers::new(), turn.sip);
+        };
+        let account = member.account.clone();
+        if self.state != State::Ringing || !member.is_pending() {
+            turn.endpoint.bye(turn.now, leg, vec![("Reason", ELSEWHERE.to_owned())], turn.sip);
+            self.step(turn, "server", account.as_str(), "BYE");
+            return self.member_gone(turn, leg, "answered too late");
+        }
+        let Some(plan) = member.answer(turn.now, response) else {
+            // It answered without a stream we can serve: no call with it, the others ring on.
+            turn.count("member_answer_unusable");
+            turn.endpoint.bye(turn.now, leg, vec![("Reason", "SIP;cause=488".to_owned())], turn.sip);
+            self.step(turn, "server", account.as_str(), "BYE");
+            self.standings.insert(account, Standing::Declined(488));
+            self.member_gone(turn, leg, "no common codec");
+            return self.end_if_all_declined(turn);
+        };
+        self.state = State::Answered { winner: leg };
+        self.answered = Some((account.clone(), turn.unix_ms));
+        self.step(turn, account.as_str(), "server", "200 OK");
+        let session = self.ring.session;
+        turn.media(self.worker, Command::Put { session, leg: plan });
+        turn.media(self.worker, Command::Talk { session, leg: Some(crate::turn::media_leg(leg)) });
+        turn.endpoint.answer(turn.now, self.door_leg, 200, &Headers::new(), Some(("application/sdp", self.answer.as_bytes())), turn.sip);
+        self.step(turn, "server", "door", "200 OK");
+        self.drop_members(turn, Some(leg), Some(ELSEWHERE), "answered elsewhere");
+        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress] {
+            turn.set_timer(session, timer, None);
+        }
+        turn.set_timer(session, CallTimer::Talk, Some(turn.settings.talk_limit));
+        self.publish(turn);
+    }
+
+    /// A member's INVITE ended without an answer: he declined, is busy, or his phone is dead (`response` is none).
+    pub fn refused(&mut self, turn: &mut Turn<'_>, leg: LegId, code: u16, response: Option<&Message>) {
+        let Some(member) = self.members.get(&leg).filter(|m| m.is_pending()) else { return };
+        let account = member.account.clone();
+        let standing = if response.is_some() { Standing::Declined(code) } else { Standing::Absent };
+        self.standings.insert(account.clone(), standing);
+        self.step(turn, account.as_str(), "server", &format!("{code} {}", sip_core::message::reason_phrase(code)));
+        self.member_gone(turn, leg, &decline_reason(standing));
+        self.end_if_all_declined(turn);
+        self.publish(turn);
+    }
+
+    /// A BYE, of the door, the winner, or a phone that was never meant to have a call.
+    pub fn bye(&mut self, turn: &mut Turn<'_>, leg: LegId, tx: TxId) {
+        turn.endpoint.accept_bye(turn.now, leg, tx, turn.sip);
+        if leg == self.door_leg {
+            self.step(turn, "door", "server", "BYE");
+            return self.end(turn, "caller hung up", None);
+        }
+        let Some(member) = self.members.get(&leg) else { return };
+        let account = member.account.clone();
+        self.step(turn, account.as_str(), "server", "BYE");
+        self.member_gone(turn, leg, "hung up");
+        if self.state == (State::Answered { winner: leg }) {
+            self.end(turn, "callee hung up", None);
+        }
+    }
+
+    /// The door gave up before anyone answered; its INVITE already has its 487.
+    pub fn cancelled(&mut self, turn: &mut Turn<'_>) {
+        self.step(turn, "door", "server", "CANCEL");
+        self.end(turn, "caller gave up", None);
+    }
+
+    /// A request inside a leg that is not BYE: answered locally (D-01, D-09), never passed on.
+    pub fn request(&mut self, turn: &mut Turn<'_>, leg: LegId, tx: TxId, request: &Message) {
+        let name = if leg == self.door_leg { Some("door".to_owned()) } else { self.members.get(&leg).map(|m| m.account.to_string()) };
+        let (Some(name), Some(method)) = (name, request.method().cloned()) else { return };
+        self.step(turn, &name, "server", method.as_str());
+        let no_headers = Headers::new();
+        match method {
+            Method::Info | Method::Options => turn.endpoint.respond(turn.now, tx, 200, &no_headers, None, turn.sip),
+            Method::Invite | Method::Update if request.body().is_empty() => {
+                // A refresh repeats what stands; an offerless re-INVITE gets our last description as its offer.
+                let body = self.last_description(leg).filter(|_| method == Method::Invite);
+                turn.endpoint.respond(turn.now, tx, 200, &no_headers, body.as_deref().map(sdp_body), turn.sip);
+            }
+            Method::Invite | Method::Update => match self.renegotiate(turn, leg, request) {
+                Ok(answer) => turn.endpoint.respond(turn.now, tx, 200, &no_headers, Some(sdp_body(&answer)), turn.sip),
+                Err(refuse) => {
+                    turn.count(refuse.name());
+                    turn.endpoint.respond(turn.now, tx, refuse.code(), &no_headers, None, turn.sip);
+                }
+            },
+            _ => {
+                turn.count("method_not_allowed");
+                turn.endpoint.respond(turn.now, tx, 405, &vec![("Allow", crate::switchboard::ALLOW.to_owned())], None, turn.sip);
+            }
+        }
+    }
+
+    fn last_description(&self, leg: LegId) -> Option<String> {
+        if leg == self.door_leg { Some(self.answer.clone()) } else { self.members.get(&leg).map(Member::description) }
+    }
+
+    /// A new offer inside a leg: hold, resume, a moved address. The other side is not asked (D-09).
+    fn renegotiate(&mut self, turn: &mut Turn<'_>, leg: LegId, request: &Message) -> Result<String, Refuse> {
+        let offer = Sdp::parse(request.body()).map_err(|_| Refuse::BadOffer)?;
+        let (answer, plan) = if leg == self.door_leg {
+            let ip = turn.settings.media_ip.or(turn.endpoint.leg_flow(leg).map(|f| f.local.ip())).ok_or(Refuse::BadOffer)?;
+            let (answer, door) = sdp::answer_door(&offer, &self.door_ports.local(ip, self.started_ms.unsigned_abs(), 2)).map_err(|_| Refuse::NothingInCommon)?;
+            let plan = self.door_ports.plan(door.audio.as_ref(), door.video.as_ref());
+            self.answer = answer.to_string();
+            (self.answer.clone(), plan)
+        } else {
+            let member = self.members.get_mut(&leg).ok_or(Refuse::BadOffer)?;
+            member.renegotiate(&offer, &self.door).ok_or(Refuse::NothingInCommon)?
+        };
+        turn.media(self.worker, Command::Put { session: self.ring.session, leg: plan });
+        Ok(answer)
+    }
+
+    /// Our 200 to the door was never acknowledged; the endpoint has sent the BYE.
+    pub fn not_acknowledged(&mut self, turn: &mut Turn<'_>, leg: LegId) {
+        if leg == self.door_leg {
+            self.end(turn, "caller lost", None);
+        }
+    }
+
+    pub fn timeout(&mut self, turn: &mut Turn<'_>, timer: CallTimer) {
+        match timer {
+            CallTimer::Progress if self.state == State::Ringing => self.send_progress(turn),
+            CallTimer::Ring if self.state == State::Ringing => {
+                let anyone = self.standings.values().any(|s| *s != Standing::Absent);
+                self.end(turn, "not answered", Some(if anyone { 408 } else { 480 }));
+            }
+            CallTimer::Absent if self.state == State::Ringing => self.end_if_all_declined(turn),
+            CallTimer::Talk if matches!(self.state, State::Answered { .. }) => self.end(turn, "talk limit", None),
+            CallTimer::Progress | CallTimer::Ring | CallTimer::Absent | CallTimer::Talk | CallTimer::Linger => {}
+        }
+    }
+
+    /// What media tells. `true`: the call is over and its last counters are in.
+    pub fn media(&mut self, turn: &mut Turn<'_>, event: command::Event) -> bool {
+        match event {
+            command::Event::AnchorHeard { .. } => {
+                self.progress = None;
+                if self.state == State::Ringing {
+                    turn.set_timer(self.ring.session, CallTimer::Progress, Some(PROGRESS_KEEPALIVE));
+                }
+            }
+            command::Event::FirstKeyFrame { at, .. } => {
+                self.first_key_frame.get_or_insert(at);
+                self.publish(turn);
+            }
+            command::Event::FirstVideo { leg, at, .. } => {
+                if let Some(member) = self.members.get_mut(&LegId(leg.0)) {
+                    member.first_video.get_or_insert(at);
+                }
+                self.publish(turn);
+            }
+            command::Event::Report { legs, last, .. } => {
+                for report in legs {
+                    if report.leg == crate::turn::media_leg(self.door_leg) {
+                        self.door_report = (report.audio, report.video);
+                    } else if let Some(member) = self.members.get_mut(&LegId(report.leg.0)) {
+                        member.report = (report.audio, report.video);
+                    }
+                }
+                self.publish(turn);
+                return last && self.state == State::Ended;
+            }
+            command::Event::Noise { .. } => {}
+        }
+        false
+    }
+
+    /// D-08: ends the ring when nobody is left who could answer.
+    fn end_if_all_declined(&mut self, turn: &mut Turn<'_>) {
+        if self.state != State::Ringing {
+            return;
+        }
+        let absent_counts = turn.now >= self.started + ABSENT_AFTER;
+        let waiting = self.standings.values().any(|standing| match standing {
+            Standing::Ringing => true,
+            Standing::Absent => !absent_counts,
+            Standing::Declined(_) => false,
+        });
+        if waiting {
+            return;
+        }
+        let declined: Vec<u16> = self.standings.values().filter_map(|s| if let Standing::Declined(code) = s { Some(*code) } else { None }).collect();
+        let (reason, code) = match declined.as_slice() {
+            [] => ("nobody reachable", 480),
+            codes if codes.iter().all(|code| matches!(code, 486 | 600)) => ("all busy", 600),
+            _ => ("all declined", 603),
+        };
+        self.end(turn, reason, Some(code));
+    }
+
+    /// Ends the call, whatever state it is in, once. `code` answers the door's INVITE if it is still open.
+    pub fn end(&mut self, turn: &mut Turn<'_>, reason: &str, code: Option<u16>) {
+        if self.state == State::Ended {
+            return;
+        }
+        let was_ringing = self.state == State::Ringing;
+        self.state = State::Ended;
+        self.end_reason = Some(reason.to_owned());
+        self.ended_ms = Some(turn.unix_ms);
+        self.drop_members(turn, None, None, reason);
+        if turn.endpoint.leg_flow(self.door_leg).is_some() {
+            if was_ringing {
+                let code = code.unwrap_or(480);
+                turn.endpoint.answer(turn.now, self.door_leg, code, &Headers::new(), None, turn.sip);
+                self.step(turn, "server", "door", &format!("{code} {}", sip_core::message::reason_phrase(code)));
+            } else {
+                turn.endpoint.bye(turn.now, self.door_leg, Headers::new(), turn.sip);
+                self.step(turn, "server", "door", "BYE");
+            }
+        }
+        turn.sessions.remove(&self.door_leg);
+        self.door_ports.release(turn);
+        let session = self.ring.session;
+        turn.media(self.worker, Command::Close { session });
+        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk] {
+            turn.set_timer(session, timer, None);
+        }
+        turn.set_timer(session, CallTimer::Linger, Some(LINGER));
+        self.publish(turn);
+    }
+
+    /// Ends every live member leg but one: CANCEL while it rings, BYE once it talks.
+    fn drop_members(&mut self, turn: &mut Turn<'_>, keep: Option<LegId>, sip_reason: Option<&str>, why: &str) {
+        let live: Vec<LegId> = self.members.iter().filter(|(leg, m)| Some(**leg) != keep && m.is_live()).map(|(leg, _)| *leg).collect();
+        for leg in live {
+            let headers: Headers = sip_reason.map(|reason| ("Reason", reason.to_owned())).into_iter().collect();
+            let Some(member) = self.members.get(&leg) else { continue };
+            let (account, pending) = (member.account.clone(), member.is_pending());
+            turn.endpoint.cancel(turn.now, leg, headers, turn.sip);
+            self.step(turn, "server", account.as_str(), if pending { "CANCEL" } else { "BYE" });
+            self.member_gone(turn, leg, why);
+        }
+    }
+
+    /// A member leg is over on the SIP side: media and ports follow, its counters stay.
+    fn member_gone(&mut self, turn: &mut Turn<'_>, leg: LegId, why: &str) {
+        turn.sessions.remove(&leg);
+        let Some(member) = self.members.get_mut(&leg).filter(|m| m.is_live()) else { return };
+        member.state = MemberState::Ended(why.to_owned());
+        member.ports.release(turn);
+        if self.state != State::Ended && member.in_media {
+            turn.media(self.worker, Command::Remove { session: self.ring.session, leg: crate::turn::media_leg(leg) });
+        }
+        member.in_media = false;
+    }
+
+    fn step(&mut self, turn: &Turn<'_>, from: &str, to: &str, what: &str) {
+        self.ladder.step(turn.now, from, to, what);
+    }
+
+    /// Shows the call as it is now.
+    pub fn publish(&self, turn: &mut Turn<'_>) {
+        let view = Box::new(self.view());
+        turn.publish(Publication::Call(view));
+    }
+
+    /// The call as HTTP shows it.
+    pub fn view(&self) -> CallView {
+        record::view(self)
+    }
+}
+
+fn sdp_body(text: &str) -> (&str, &[u8]) {
+    ("application/sdp", text.as_bytes())
+}
+
+fn decline_reason(standing: Standing) -> String {
+    match standing {
+        Standing::Declined(486 | 600) => "busy".to_owned(),
+        Standing::Declined(603) => "declined".to_owned(),
+        Standing::Declined(code) => format!("refused with {code}"),
+        Standing::Absent | Standing::Ringing => "no answer from the phone".to_owned(),
+    }
+}

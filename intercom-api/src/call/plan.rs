@@ -1,0 +1,103 @@
+//! From SDP to media: the ports of a leg and the [`LegPlan`] that its negotiated streams make.
+
+use crate::turn::{Turn, media_leg};
+use media::command::{self, LegPlan, PairId, Payload, StreamPlan, WorkerId};
+use sip_core::endpoint::LegId;
+use sip_core::sdp::{Codec, Local, Stream};
+use std::net::IpAddr;
+
+/// One stream's socket pair and the identity we send with.
+#[derive(Clone, Copy, Debug)]
+struct Port {
+    pair: PairId,
+    number: u16,
+    ssrc: u32,
+    seq: u16,
+    timestamp: u32,
+}
+
+/// The ports of one leg, kept from its first offer to its end.
+#[derive(Clone, Debug)]
+pub struct LegPorts {
+    leg: LegId,
+    sip_source: IpAddr,
+    audio: Option<Port>,
+    video: Option<Port>,
+}
+
+impl LegPorts {
+    /// Takes a pair per stream from one worker's stock. `None` when it has too few: nothing is taken then.
+    pub fn take(turn: &mut Turn<'_>, worker: WorkerId, leg: LegId, sip_source: IpAddr, audio: bool, video: bool) -> Option<LegPorts> {
+        let mut ports = LegPorts { leg, sip_source, audio: None, video: None };
+        for (wanted, video) in [(audio, false), (video, true)] {
+            if !wanted {
+                continue;
+            }
+            let Some((pair, number)) = turn.ports.take(turn.now, worker) else {
+                ports.release(turn);
+                turn.count("ports_exhausted");
+                return None;
+            };
+            let tokens = turn.endpoint.tokens();
+            let port = Port {
+                pair,
+                number,
+                ssrc: tokens.random_u32(),
+                // A start in the lower half: RFC 3550 wants it random, and a wrap in the first minute helps nobody.
+                seq: (tokens.random_u32() & 0x7fff) as u16,
+                timestamp: tokens.random_u32(),
+            };
+            *(if video { &mut ports.video } else { &mut ports.audio }) = Some(port);
+        }
+        Some(ports)
+    }
+
+    /// Names the leg once its INVITE is sent.
+    pub fn belong_to(&mut self, leg: LegId) {
+        self.leg = leg;
+    }
+
+    pub fn release(&mut self, turn: &mut Turn<'_>) {
+        for port in [self.audio.take(), self.video.take()].into_iter().flatten() {
+            turn.ports.release(turn.now, port.pair);
+        }
+    }
+
+    /// Our side of an SDP of this leg.
+    pub fn local(&self, ip: IpAddr, session_id: u64, version: u64) -> Local {
+        Local { ip, audio_port: self.audio.map(|p| p.number), video_port: self.video.map(|p| p.number), session_id, version }
+    }
+
+    /// What media has to know; a stream the peer declined is left out.
+    pub fn plan(&self, audio: Option<&Stream>, video: Option<&Stream>) -> LegPlan {
+        let stream = |port: Option<Port>, stream: Option<&Stream>| {
+            let (port, stream) = (port?, stream?);
+            Some(StreamPlan {
+                pair: port.pair,
+                remote: stream.remote,
+                remote_rtcp: stream.remote_rtcp,
+                sip_source: self.sip_source,
+                payloads: stream.payloads.iter().filter_map(|p| Some(Payload { pt: p.pt, codec: codec(p.codec)? })).collect(),
+                ssrc: port.ssrc,
+                first_seq: port.seq,
+                first_timestamp: port.timestamp,
+                send: stream.send,
+                receive: stream.receive,
+            })
+        };
+        LegPlan { leg: media_leg(self.leg), audio: stream(self.audio, audio), video: stream(self.video, video) }
+    }
+}
+
+/// SIP's name of a codec in media's words.
+fn codec(codec: Codec) -> Option<command::Codec> {
+    Some(match codec {
+        Codec::Pcmu => command::Codec::Pcmu,
+        Codec::Pcma => command::Codec::Pcma,
+        Codec::G722 => command::Codec::G722,
+        Codec::Opus => command::Codec::Opus,
+        Codec::Speex(hz) => command::Codec::Speex(hz),
+        Codec::TelephoneEvent(hz) => command::Codec::TelephoneEvent(hz),
+        Codec::H264 => command::Codec::H264,
+    })
+}

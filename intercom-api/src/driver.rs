@@ -1,0 +1,185 @@
+//! The SIP thread: the clock and the sockets around the [`Switchboard`].
+//!
+//! One turn after another: a due deadline, media events, orders of the HTTP side, datagrams; after each its effects, in
+//! order. Nothing here waits for anything but the next input, and nothing slow runs here.
+
+#![allow(clippy::disallowed_methods)] // a shell: owns the clock, the thread and its tasks
+
+use crate::control::OrderReceiver;
+use crate::live::{CallId, Live};
+use crate::switchboard::Switchboard;
+use crate::transport::udp::Udp;
+use crate::turn::{Effect, Publication};
+use bytes::Bytes;
+use media::command::{Command, Event, SessionId, WorkerId};
+use sip_core::flow::Flow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Datagrams that may wait for the SIP thread.
+const DATAGRAM_QUEUE: usize = 8192;
+/// Media events that may wait; a worker waits when it is full, it never loses one.
+pub const MEDIA_QUEUE: usize = 4096;
+/// Datagrams handled before deadlines, media and orders get their turn again.
+const BUDGET: usize = 64;
+/// Ended calls kept readable.
+const ENDED_KEPT: usize = 1000;
+
+/// How commands reach the media workers: `false` when the worker's queue is full.
+pub type SendMedia = Box<dyn Fn(WorkerId, Command) -> bool + Send>;
+
+/// What the SIP thread works with.
+pub struct Driver {
+    pub switchboard: Switchboard,
+    pub udp: Vec<Udp>,
+    pub orders: OrderReceiver,
+    pub media_events: mpsc::Receiver<Event>,
+    pub send_media: SendMedia,
+    pub live: Arc<Live>,
+    /// SIGTERM: no new calls; running ones have so long.
+    pub drain: oneshot::Receiver<Duration>,
+}
+
+impl Driver {
+    /// Runs until drained. Needs a tokio runtime on its own thread.
+    pub async fn run(mut self) {
+        let (queue, mut datagrams) = mpsc::channel(DATAGRAM_QUEUE);
+        for socket in &self.udp {
+            tokio::spawn(socket.clone().read(queue.clone()));
+        }
+        let mut shell = Shell { udp: self.udp, send_media: self.send_media, live: self.live, ended: VecDeque::new(), effects: Vec::new() };
+        let mut draining: Option<Instant> = None;
+        loop {
+            let deadline = [self.switchboard.next_deadline(), draining].into_iter().flatten().min();
+            let now;
+            tokio::select! {
+                biased;
+                () = sleep_until(deadline) => {
+                    now = Instant::now();
+                    self.switchboard.timeout(now, &mut shell.effects);
+                }
+                Some(event) = self.media_events.recv() => {
+                    now = Instant::now();
+                    self.switchboard.media(now, event, &mut shell.effects);
+                }
+                Some((order, reply)) = self.orders.recv() => {
+                    now = Instant::now();
+                    let answer = self.switchboard.command(now, order, &mut shell.effects);
+                    let _ = reply.send(answer);
+                }
+                Some((flow, bytes)) = datagrams.recv() => {
+                    now = Instant::now();
+                    self.receive(now, flow, bytes, &mut datagrams, &mut shell);
+                }
+                Ok(patience) = &mut self.drain, if draining.is_none() => {
+                    now = Instant::now();
+                    self.switchboard.drain();
+                    draining = Some(now + patience);
+                }
+            }
+            shell.perform(now, &mut self.switchboard);
+            if let Some(end) = draining {
+                if now >= end {
+                    self.switchboard.hang_up_all(now, &mut shell.effects);
+                    shell.perform(now, &mut self.switchboard);
+                }
+                if self.switchboard.running_calls() == 0 {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Instant, flow: Flow, bytes: Bytes, queue: &mut mpsc::Receiver<(Flow, Bytes)>, shell: &mut Shell) {
+        self.switchboard.receive(now, flow, bytes, &mut shell.effects);
+        for _ in 1..BUDGET {
+            let Ok((flow, bytes)) = queue.try_recv() else { return };
+            self.switchboard.receive(now, flow, bytes, &mut shell.effects);
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The hands of the driver.
+struct Shell {
+    udp: Vec<Udp>,
+    send_media: SendMedia,
+    live: Arc<Live>,
+    ended: VecDeque<CallId>,
+    effects: Vec<Effect>,
+}
+
+impl Shell {
+    /// Does everything the switchboard wants, including what follows from a media worker that could not take a command.
+    fn perform(&mut self, now: Instant, switchboard: &mut Switchboard) {
+        let mut refused: Vec<SessionId> = Vec::new();
+        loop {
+            for effect in std::mem::take(&mut self.effects) {
+                match effect {
+                    Effect::Send(transmit) => {
+                        if let Some(socket) = self.udp.iter().find(|socket| socket.owns(transmit.flow.local)) {
+                            socket.send(&transmit.flow, &transmit.bytes);
+                        }
+                    }
+                    Effect::Media { worker, command } => {
+                        let session = session_of(&command);
+                        if !(self.send_media)(worker, command) && !refused.contains(&session) {
+                            refused.push(session);
+                            switchboard.media_refused(now, session, &mut self.effects);
+                        }
+                    }
+                    Effect::Publish(publication) => self.publish(publication),
+                }
+            }
+            if self.effects.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn publish(&mut self, publication: Publication) {
+        match publication {
+            Publication::Registered(view) => {
+                tracing::info!(account = view.account, contact = view.contact, flow = view.flow, "registered");
+                self.live.registrations.insert(view.account.clone(), view);
+            }
+            Publication::Unregistered { account } => {
+                tracing::info!(account, "unregistered");
+                self.live.registrations.remove(&account);
+            }
+            Publication::Call(view) => {
+                let before = self.live.calls.get(&view.id).map(|call| call.state);
+                if before != Some(view.state) {
+                    tracing::info!(call = %view.id, from = view.from, to = view.to, state = view.state, reason = view.end_reason, "call");
+                    if view.state == "ended" {
+                        self.ended.push_back(view.id.clone());
+                    }
+                }
+                self.live.calls.insert(view.id.clone(), *view);
+                if self.ended.len() > ENDED_KEPT
+                    && let Some(oldest) = self.ended.pop_front()
+                {
+                    self.live.calls.remove(&oldest);
+                }
+            }
+        }
+    }
+}
+
+fn session_of(command: &Command) -> SessionId {
+    match command {
+        Command::Open { session, .. }
+        | Command::Put { session, .. }
+        | Command::Talk { session, .. }
+        | Command::Remove { session, .. }
+        | Command::Close { session } => *session,
+    }
+}

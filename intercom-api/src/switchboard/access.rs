@@ -1,0 +1,59 @@
+//! Who is asking? Digest (D-11, D-12), the account behind it, and what a stranger is told (D-15).
+
+use super::*;
+use crate::model::Account;
+use sip_core::digest::{Credentials, Verdict};
+use sip_core::message::{Name, Uri};
+
+impl Switchboard {
+    /// The account that signed this request. `None`: it has been challenged or refused. `account`: only this one will do.
+    pub(super) fn authenticate(&mut self, now: Instant, tx: TxId, request: &Message, account: Option<&str>) -> Option<Account> {
+        let register = request.method() == Some(&Method::Register);
+        // RFC 3261 §22.2, §22.3: the registrar asks as a server, everything else as a proxy would (spec sip.md §2.3).
+        let (code, challenge, answer) = match register {
+            true => (401, "WWW-Authenticate", Name::Authorization),
+            false => (407, "Proxy-Authenticate", Name::ProxyAuthorization),
+        };
+        let unix_ms = self.unix_ms(now);
+        let credentials = request.headers(answer).filter_map(Credentials::parse).find(|c| c.realm() == self.realm);
+        let Some(credentials) = credentials else {
+            let header = self.challenger.challenge(unix_ms, false);
+            self.count("challenged");
+            self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+            return None;
+        };
+        let found = self.directory.account(credentials.username()).cloned();
+        let from_user = request.from().and_then(|from| Uri::parse(from.uri)?.user_decoded().map(|user| user.into_owned()));
+        let own_name = from_user.as_deref() == Some(credentials.username());
+        let right_account = account.is_none_or(|only| only == credentials.username());
+        let password = found.as_ref().map(|account| account.password.reveal());
+        let (call_id, cseq) = (request.call_id().unwrap_or_default(), request.cseq().map_or(0, |cseq| cseq.number));
+        let method = request.method().map_or("", Method::as_str);
+        match self.challenger.check(unix_ms, method, &credentials, password, call_id, cseq) {
+            Verdict::Ok if own_name && right_account => found,
+            Verdict::Ok => {
+                self.count("from_is_not_the_account");
+                self.endpoint.respond_stateless(tx, 403, &Headers::new(), &mut self.sip);
+                None
+            }
+            Verdict::Stale => {
+                self.count("stale_nonce");
+                let header = self.challenger.challenge(unix_ms, true);
+                self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+                None
+            }
+            Verdict::Wrong => {
+                self.count("wrong_credentials");
+                self.endpoint.respond_stateless(tx, 403, &Headers::new(), &mut self.sip);
+                None
+            }
+        }
+    }
+
+    /// Is the host of a Request-URI ours (D-15)?
+    pub(super) fn is_ours(&self, host: &str, flow: &Flow) -> bool {
+        let host = host.trim_matches(['[', ']']);
+        self.settings.domains.iter().any(|domain| domain.eq_ignore_ascii_case(host))
+            || host.parse().is_ok_and(|ip: std::net::IpAddr| ip == flow.local.ip())
+    }
+}

@@ -1,0 +1,345 @@
+//! [`Switchboard`]: all signalling state of the server in one pure machine: endpoint, directory, location, calls, ports.
+//!
+//! Bytes, orders, media events and time go in; [`Effect`]s come out in a buffer that the caller owns. One owner, no
+//! locks, nothing polled: the driver is the only user outside of tests.
+
+mod access;
+mod route;
+
+use crate::call::Call;
+use crate::control::{Answer, Order};
+use crate::directory::{Applied, Directory};
+use crate::live::CallId;
+use crate::model::{DirectoryChange, Number};
+use crate::turn::{CallTimer, Effect, Publication, Settings, Turn};
+use bytes::Bytes;
+use media::command::{self, SessionId};
+use media::ports::PortStock;
+use sip_core::digest::Challenger;
+use sip_core::endpoint::{Endpoint, Event, Headers, Identity, LegId, Out, TxId};
+use sip_core::flow::Flow;
+use sip_core::location::{Binding, Change, Location, Unbound};
+use sip_core::message::{Message, Method};
+use sip_core::registrar::Limits;
+use sip_core::timers::Timers;
+use sip_core::token::Tokens;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+/// Methods we serve: what `Allow` says.
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REGISTER";
+
+/// What a Switchboard is made of; everything random or read from a clock is handed in.
+pub struct Parts {
+    pub settings: Settings,
+    pub realm: String,
+    /// Host for Via and Contact; `None`: the local address of the flow.
+    pub public_host: Option<String>,
+    pub directory: Directory,
+    pub ports: PortStock,
+    /// Seeds all minted ids (D-13).
+    pub seed: [u8; 32],
+    /// Signs nonces (D-11).
+    pub nonce_key: [u8; 32],
+    /// A moment on both clocks.
+    pub epoch: (Instant, i64),
+}
+
+/// See the module text.
+pub struct Switchboard {
+    settings: Settings,
+    realm: String,
+    limits: Limits,
+    epoch: (Instant, i64),
+    endpoint: Endpoint,
+    challenger: Challenger,
+    directory: Directory,
+    location: Location,
+    ports: PortStock,
+    calls: BTreeMap<SessionId, Call>,
+    sessions: HashMap<LegId, SessionId>,
+    /// The running call of a caller (D-07).
+    callers: HashMap<Number, SessionId>,
+    /// The answered call of an app account (D-36).
+    talking: HashMap<Number, SessionId>,
+    timers: Timers<(SessionId, CallTimer)>,
+    next_session: u64,
+    draining: bool,
+    counters: BTreeMap<&'static str, u64>,
+    /// Scratch of one turn, kept for its capacity.
+    sip: Out,
+}
+
+impl Switchboard {
+    pub fn new(parts: Parts) -> Switchboard {
+        let identity = Identity { product: concat!("Doorline/", env!("CARGO_PKG_VERSION")).to_owned(), public_host: parts.public_host, allow: ALLOW };
+        Switchboard {
+            settings: parts.settings,
+            challenger: Challenger::new(parts.nonce_key, &parts.realm),
+            realm: parts.realm,
+            limits: Limits::default(),
+            epoch: parts.epoch,
+            endpoint: Endpoint::new(identity, Tokens::new(0, parts.seed)),
+            directory: parts.directory,
+            location: Location::default(),
+            ports: parts.ports,
+            calls: BTreeMap::new(),
+            sessions: HashMap::new(),
+            callers: HashMap::new(),
+            talking: HashMap::new(),
+            timers: Timers::default(),
+            next_session: 0,
+            draining: false,
+            counters: BTreeMap::new(),
+            sip: Out::default(),
+        }
+    }
+
+    /// One datagram.
+    pub fn receive(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Vec<Effect>) {
+        self.endpoint.receive(now, flow, datagram, &mut self.sip);
+        self.pump(now, out);
+    }
+
+    /// Runs everything that is due.
+    pub fn timeout(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.endpoint.timeout(now, &mut self.sip);
+        self.pump(now, out);
+        while let Some((session, timer)) = self.timers.pop(now) {
+            self.with_call(now, session, out, |call, turn| call.timeout(turn, timer));
+            if timer == CallTimer::Linger {
+                self.calls.remove(&session);
+            }
+        }
+        for binding in self.location.expire(now) {
+            out.push(Effect::Publish(Publication::Unregistered { account: binding.account.to_string() }));
+        }
+        self.pump(now, out);
+    }
+
+    /// When [`Switchboard::timeout`] wants to be called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.endpoint.next_deadline(), self.timers.next(), self.location.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// An order of the HTTP side.
+    pub fn command(&mut self, now: Instant, order: Order, out: &mut Vec<Effect>) -> Answer {
+        match order {
+            Order::Apply(changes) => {
+                self.apply(now, changes, out);
+                Answer::Done
+            }
+            Order::HangUp(id) => self.hang_up(now, &id, out),
+        }
+    }
+
+    /// What a media worker tells.
+    pub fn media(&mut self, now: Instant, event: command::Event, out: &mut Vec<Effect>) {
+        let session = match &event {
+            command::Event::AnchorHeard { session }
+            | command::Event::FirstKeyFrame { session, .. }
+            | command::Event::FirstVideo { session, .. }
+            | command::Event::Report { session, .. } => *session,
+            command::Event::Noise { pair } => return self.ports.noise(now, *pair),
+        };
+        let mut over = false;
+        self.with_call(now, session, out, |call, turn| over = call.media(turn, event));
+        if over {
+            self.timers.set((session, CallTimer::Linger), None);
+            self.calls.remove(&session);
+        }
+        self.pump(now, out);
+    }
+
+    /// A media worker could not take a command: its call cannot go on.
+    pub fn media_refused(&mut self, now: Instant, session: SessionId, out: &mut Vec<Effect>) {
+        *self.counters.entry("media_queue_full").or_default() += 1;
+        self.with_call(now, session, out, |call, turn| call.end(turn, "media overloaded", Some(503)));
+        self.pump(now, out);
+    }
+
+    /// From now on new calls get 503 (SIGTERM).
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Calls that have not ended.
+    pub fn running_calls(&self) -> usize {
+        self.calls.values().filter(|call| !call.is_ended()).count()
+    }
+
+    /// Ends everything that runs.
+    pub fn hang_up_all(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let sessions: Vec<SessionId> = self.calls.keys().copied().collect();
+        for session in sessions {
+            self.with_call(now, session, out, |call, turn| call.end(turn, "server stopped", Some(503)));
+        }
+        self.pump(now, out);
+    }
+
+    /// Named counts of everything refused, dropped or given up, of all parts.
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = self.counters.clone();
+        for (name, count) in self.endpoint.counters() {
+            *all.entry(name).or_default() += count;
+        }
+        all.insert("ports_reused_early", self.ports.reused_early());
+        all
+    }
+
+    /// What is still held: (server transactions, client transactions, SIP legs, calls). All zero when nothing runs.
+    pub fn sizes(&self) -> (usize, usize, usize, usize) {
+        let (servers, clients, legs) = self.endpoint.sizes();
+        (servers, clients, legs, self.calls.len())
+    }
+
+    fn hang_up(&mut self, now: Instant, id: &CallId, out: &mut Vec<Effect>) -> Answer {
+        let Some(session) = self.calls.values().find(|call| call.id() == id && !call.is_ended()).map(Call::session) else {
+            return Answer::NotFound;
+        };
+        self.with_call(now, session, out, |call, turn| call.end(turn, "ended by operator", Some(480)));
+        self.pump(now, out);
+        Answer::Done
+    }
+
+    /// One API write (D-30). A removed account or a new password drops the binding at once (spec sip.md §1.2).
+    fn apply(&mut self, now: Instant, changes: Vec<DirectoryChange>, out: &mut Vec<Effect>) {
+        for applied in self.directory.apply(changes) {
+            match applied {
+                Applied::PasswordChanged(account) | Applied::AccountRemoved(account) => {
+                    let change = Change::Unbind { account: account.as_str().into(), why: Unbound::PasswordChanged };
+                    self.change_location(now, change, out);
+                }
+            }
+        }
+        self.pump(now, out);
+    }
+
+    /// The only door into Location: applied, published, and told to every ring that waits for this account.
+    fn change_location(&mut self, now: Instant, change: Change, out: &mut Vec<Effect>) {
+        match change {
+            Change::Bind(binding) => {
+                self.location.apply(Change::Bind(binding.clone()));
+                out.push(Effect::Publish(Publication::Registered(self.registration(&binding))));
+                self.member_appeared(now, &binding, out);
+            }
+            Change::Unbind { account, why } => {
+                self.location.apply(Change::Unbind { account: account.clone(), why });
+                out.push(Effect::Publish(Publication::Unregistered { account: account.to_string() }));
+            }
+        }
+    }
+
+    fn member_appeared(&mut self, now: Instant, binding: &Binding, out: &mut Vec<Effect>) {
+        let ringing: Vec<SessionId> = self.calls.values().filter(|call| call.rings(&binding.account)).map(Call::session).collect();
+        for session in ringing {
+            if !self.talking.contains_key(&*binding.account) {
+                self.with_call(now, session, out, |call, turn| call.member_appeared(turn, binding));
+            }
+        }
+    }
+
+    fn unix_ms(&self, at: Instant) -> i64 {
+        let since = at.saturating_duration_since(self.epoch.0).as_millis();
+        self.epoch.1 + i64::try_from(since).unwrap_or(i64::MAX / 2)
+    }
+
+    /// Handles what the endpoint heard until it has nothing more to say. Datagrams leave in the order they were made.
+    fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        loop {
+            let events = std::mem::take(&mut self.sip.events);
+            self.flush(out);
+            if events.is_empty() {
+                return;
+            }
+            for event in events {
+                self.event(now, event, out);
+                self.flush(out);
+            }
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<Effect>) {
+        out.extend(self.sip.transmits.drain(..).map(Effect::Send));
+    }
+
+    fn event(&mut self, now: Instant, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Request { tx, request, flow } => self.request(now, tx, request, flow, out),
+            Event::LegRequest { leg, tx, request, flow, same_flow } => {
+                if !same_flow && self.authenticate(now, tx, &request, None).is_none() {
+                    // Challenged or refused (D-13).
+                    return;
+                }
+                let _ = flow;
+                self.with_leg(now, leg, out, |call, turn| match request.method() {
+                    Some(Method::Bye) => call.bye(turn, leg, tx),
+                    _ => call.request(turn, leg, tx, &request),
+                });
+            }
+            Event::Progress { leg, response } => self.with_leg(now, leg, out, |call, turn| call.progress(turn, leg, &response)),
+            Event::Answered { leg, response } => self.with_leg(now, leg, out, |call, turn| call.answered(turn, leg, &response)),
+            Event::Refused { leg, code, response } => {
+                self.with_leg(now, leg, out, |call, turn| call.refused(turn, leg, code, response.as_ref()));
+            }
+            Event::Cancelled { leg } => self.with_leg(now, leg, out, |call, turn| call.cancelled(turn)),
+            Event::Confirmed { .. } => {}
+            Event::NotAcknowledged { leg } => self.with_leg(now, leg, out, |call, turn| call.not_acknowledged(turn, leg)),
+            Event::Response { .. } => {}
+        }
+    }
+
+    fn with_leg(&mut self, now: Instant, leg: LegId, out: &mut Vec<Effect>, act: impl FnOnce(&mut Call, &mut Turn<'_>)) {
+        if let Some(&session) = self.sessions.get(&leg) {
+            self.with_call(now, session, out, act);
+        }
+    }
+
+    /// Lets a call react, then brings the indexes that are derived from its state up to date.
+    fn with_call(&mut self, now: Instant, session: SessionId, out: &mut Vec<Effect>, act: impl FnOnce(&mut Call, &mut Turn<'_>)) {
+        let Some(mut call) = self.calls.remove(&session) else { return };
+        act(&mut call, &mut self.turn(now, out));
+        self.index(&call);
+        self.calls.insert(session, call);
+        self.flush(out);
+    }
+
+    fn index(&mut self, call: &Call) {
+        let session = call.session();
+        if call.is_ended() {
+            if self.callers.get(call.caller()) == Some(&session) {
+                self.callers.remove(call.caller());
+            }
+            self.talking.retain(|_, talking| *talking != session);
+        } else {
+            self.callers.insert(call.caller().clone(), session);
+            if let Some(winner) = call.winner() {
+                self.talking.insert(winner.clone(), session);
+            }
+        }
+    }
+
+    fn turn<'a>(&'a mut self, now: Instant, effects: &'a mut Vec<Effect>) -> Turn<'a> {
+        Turn {
+            now,
+            unix_ms: self.unix_ms(now),
+            endpoint: &mut self.endpoint,
+            sip: &mut self.sip,
+            effects,
+            ports: &mut self.ports,
+            timers: &mut self.timers,
+            sessions: &mut self.sessions,
+            settings: &self.settings,
+            counters: &mut self.counters,
+        }
+    }
+
+    fn count(&mut self, name: &'static str) {
+        *self.counters.entry(name).or_default() += 1;
+    }
+
+    fn refuse(&mut self, now: Instant, tx: TxId, code: u16, name: &'static str) {
+        self.count(name);
+        self.endpoint.respond(now, tx, code, &Headers::new(), None, &mut self.sip);
+    }
+}

@@ -1,0 +1,3 @@
+//! Sockets under the SIP thread. UDP here; streams (TCP, TLS, WebSocket) arrive beside it.
+
+pub mod udp;

@@ -1,0 +1,93 @@
+//! One turn of the Switchboard: what a call may touch while it reacts, and the [`Effect`]s that leave.
+
+use crate::live::{CallView, RegistrationView};
+use media::command::{Command, LegId as MediaLeg, SessionId, WorkerId};
+use media::ports::PortStock;
+use sip_core::endpoint::{Endpoint, LegId, Out};
+use sip_core::timers::Timers;
+use sip_core::transaction::Transmit;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// What the Switchboard wants done, in order. The driver does it; a test reads it.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    Send(Transmit),
+    Media { worker: WorkerId, command: Command },
+    Publish(Publication),
+}
+
+/// A change of the read model.
+#[derive(Clone, Debug)]
+pub enum Publication {
+    Registered(RegistrationView),
+    Unregistered { account: String },
+    /// The call as it is now; `state: ended` comes twice when counters come late.
+    Call(Box<CallView>),
+}
+
+/// The part of the configuration that signalling needs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Request-URI hosts that are ours beside the local address of the flow (lower case).
+    pub domains: Vec<String>,
+    /// Address written in SDP; `None`: the local address of the leg's flow.
+    pub media_ip: Option<IpAddr>,
+    pub ring_timeout: Duration,
+    pub talk_limit: Duration,
+}
+
+/// Deadlines of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CallTimer {
+    /// Nobody answered.
+    Ring,
+    /// Members that never registered count as absent from here on (D-08).
+    Absent,
+    /// The 183 once more (D-02).
+    Progress,
+    /// Longest talk.
+    Talk,
+    /// The last counters of an ended call did not come.
+    Linger,
+}
+
+/// Everything a call may touch in one turn.
+pub struct Turn<'a> {
+    pub now: Instant,
+    /// Milliseconds since 1970 at `now`.
+    pub unix_ms: i64,
+    pub endpoint: &'a mut Endpoint,
+    pub sip: &'a mut Out,
+    pub effects: &'a mut Vec<Effect>,
+    pub ports: &'a mut PortStock,
+    pub timers: &'a mut Timers<(SessionId, CallTimer)>,
+    /// Which session a SIP leg belongs to.
+    pub sessions: &'a mut HashMap<LegId, SessionId>,
+    pub settings: &'a Settings,
+    pub counters: &'a mut BTreeMap<&'static str, u64>,
+}
+
+impl Turn<'_> {
+    pub fn count(&mut self, name: &'static str) {
+        *self.counters.entry(name).or_default() += 1;
+    }
+
+    pub fn media(&mut self, worker: WorkerId, command: Command) {
+        self.effects.push(Effect::Media { worker, command });
+    }
+
+    pub fn publish(&mut self, publication: Publication) {
+        self.effects.push(Effect::Publish(publication));
+    }
+
+    pub fn set_timer(&mut self, session: SessionId, timer: CallTimer, after: Option<Duration>) {
+        self.timers.set((session, timer), after.map(|after| self.now + after));
+    }
+}
+
+/// A leg has the same number in signalling and media.
+pub fn media_leg(leg: LegId) -> MediaLeg {
+    MediaLeg(leg.0)
+}

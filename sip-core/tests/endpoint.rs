@@ -1,0 +1,272 @@
+//! Two endpoints on a wire that loses what the test says. Time is virtual.
+
+#![allow(clippy::disallowed_methods)] // a test needs some instant to begin at
+
+use bytes::Bytes;
+use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Out, TxId};
+use sip_core::flow::{Flow, Transport};
+use sip_core::message::Method;
+use sip_core::token::Tokens;
+use std::time::{Duration, Instant};
+
+const SDP: (&str, &[u8]) = ("application/sdp", b"v=0\r\n");
+
+/// `a` calls, `b` is called. `log` has every datagram's first line with its direction; `lose` says which to lose.
+struct Wire {
+    now: Instant,
+    a: Endpoint,
+    b: Endpoint,
+    a_events: Vec<Event>,
+    b_events: Vec<Event>,
+    log: Vec<String>,
+    lose: Box<dyn FnMut(&str) -> bool>,
+}
+
+fn endpoint(seed: u8) -> Endpoint {
+    Endpoint::new(Identity { product: "test".into(), public_host: None, allow: "INVITE" }, Tokens::new(0, [seed; 32]))
+}
+
+fn flow(local: u16, remote: u16) -> Flow {
+    Flow { transport: Transport::Udp, local: ([127, 0, 0, 1], local).into(), remote: ([127, 0, 0, 1], remote).into() }
+}
+
+impl Wire {
+    fn new(lose: impl FnMut(&str) -> bool + 'static) -> Wire {
+        let now = Instant::now();
+        Wire { now, a: endpoint(1), b: endpoint(2), a_events: vec![], b_events: vec![], log: vec![], lose: Box::new(lose) }
+    }
+
+    fn deliver(&mut self, from_a: bool, mut out: Out) {
+        let events = if from_a { &mut self.a_events } else { &mut self.b_events };
+        events.append(&mut out.events);
+        for transmit in out.transmits {
+            let text = String::from_utf8_lossy(&transmit.bytes).into_owned();
+            let line = format!("{} {}", if from_a { "a" } else { "b" }, text.lines().next().unwrap_or_default());
+            let line = line.split(" sip:").next().unwrap_or_default().to_owned();
+            let lost = (self.lose)(&line);
+            self.log.push(if lost { format!("{line} lost") } else { line });
+            if lost {
+                continue;
+            }
+            let mut next = Out::default();
+            if from_a {
+                self.b.receive(self.now, flow(2, 1), transmit.bytes, &mut next);
+            } else {
+                self.a.receive(self.now, flow(1, 2), transmit.bytes, &mut next);
+            }
+            self.deliver(!from_a, next);
+        }
+    }
+
+    fn a<T>(&mut self, act: impl FnOnce(&mut Endpoint, Instant, &mut Out) -> T) -> T {
+        let mut out = Out::default();
+        let result = act(&mut self.a, self.now, &mut out);
+        self.deliver(true, out);
+        result
+    }
+
+    fn b<T>(&mut self, act: impl FnOnce(&mut Endpoint, Instant, &mut Out) -> T) -> T {
+        let mut out = Out::default();
+        let result = act(&mut self.b, self.now, &mut out);
+        self.deliver(false, out);
+        result
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = [self.a.next_deadline(), self.b.next_deadline()].into_iter().flatten().min().filter(|at| *at <= end)
+        {
+            self.now = self.now.max(at);
+            self.a(|a, now, out| a.timeout(now, out));
+            self.b(|b, now, out| b.timeout(now, out));
+        }
+        self.now = end;
+    }
+
+    fn call(&mut self) -> LegId {
+        let invite = Invite {
+            flow: flow(1, 2),
+            target: "sip:b@127.0.0.1:2".into(),
+            from: "<sip:a@x>".into(),
+            to: "<sip:b@x>".into(),
+            headers: Headers::new(),
+            content_type: "application/sdp",
+            body: Bytes::from_static(SDP.1),
+        };
+        self.a(|a, now, out| a.invite(now, invite, out))
+    }
+
+    fn take(&mut self) -> LegId {
+        let Some(Event::Request { tx, .. }) = self.b_events.pop() else { panic!("no INVITE") };
+        self.b.take(tx).unwrap()
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.log.iter().filter(|line| line.starts_with(what)).count()
+    }
+
+    fn assert_nothing_left(&mut self) {
+        self.run(Duration::from_secs(100));
+        assert_eq!((self.a.sizes(), self.b.sizes()), ((0, 0, 0), (0, 0, 0)), "{:#?}", self.log);
+        assert!(self.a.next_deadline().is_none() && self.b.next_deadline().is_none());
+    }
+}
+
+fn answer(wire: &mut Wire, leg: LegId, code: u16) {
+    wire.b(|b, now, out| b.answer(now, leg, code, &Headers::new(), Some(SDP).filter(|_| code < 300), out));
+}
+
+#[test]
+fn call_is_answered_and_hung_up_and_nothing_is_left() {
+    let mut wire = Wire::new(|_| false);
+    let leg = wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 183);
+    answer(&mut wire, there, 200);
+    assert!(matches!(wire.a_events[..], [Event::Progress { .. }, Event::Answered { .. }]));
+    assert!(matches!(wire.b_events[..], [Event::Confirmed { .. }]));
+    wire.a(|a, now, out| a.bye(now, leg, Headers::new(), out));
+    let Some(Event::LegRequest { leg, tx, request, same_flow: true, .. }) = wire.b_events.pop() else { panic!("no BYE") };
+    assert_eq!(request.method(), Some(&Method::Bye));
+    wire.b(|b, now, out| b.accept_bye(now, leg, tx, out));
+    assert_eq!(
+        wire.log,
+        ["a INVITE", "b SIP/2.0 183 Session Progress", "b SIP/2.0 200 OK", "a ACK", "a BYE", "b SIP/2.0 200 OK"]
+    );
+    wire.assert_nothing_left();
+}
+
+#[test]
+fn three_losses_of_each_message_change_nothing() {
+    for lost in ["a INVITE", "b SIP/2.0 200", "a ACK", "a BYE"] {
+        let mut left = 3;
+        let mut wire = Wire::new(move |line| {
+            let hit = line.starts_with(lost) && left > 0;
+            left -= usize::from(hit);
+            hit
+        });
+        let leg = wire.call();
+        wire.run(Duration::from_secs(8));
+        let there = wire.take();
+        answer(&mut wire, there, 183);
+        answer(&mut wire, there, 200);
+        wire.run(Duration::from_secs(10));
+        assert_eq!(wire.a_events.iter().filter(|e| matches!(e, Event::Answered { .. })).count(), 1, "{lost}");
+        assert_eq!(wire.b_events.iter().filter(|e| matches!(e, Event::Confirmed { .. })).count(), 1, "{lost}: {:#?}", wire.log);
+        wire.a(|a, now, out| a.bye(now, leg, Headers::new(), out));
+        wire.run(Duration::from_secs(10));
+        let Some(Event::LegRequest { leg, tx, .. }) = wire.b_events.pop() else { panic!("no BYE when {lost} is lost") };
+        wire.b(|b, now, out| b.accept_bye(now, leg, tx, out));
+        wire.assert_nothing_left();
+    }
+}
+
+#[test]
+fn cancel_waits_for_the_first_provisional_response() {
+    let mut wire = Wire::new(|_| false);
+    let leg = wire.call();
+    let there = wire.take();
+    wire.a(|a, now, out| a.cancel(now, leg, vec![("Reason", "SIP;cause=200".into())], out));
+    assert_eq!(wire.count("a CANCEL"), 0);
+    answer(&mut wire, there, 180);
+    assert_eq!(wire.count("a CANCEL"), 1);
+    assert!(matches!(wire.b_events[..], [Event::Cancelled { .. }]));
+    assert!(wire.a_events.is_empty(), "a cancelled leg is forgotten");
+    wire.assert_nothing_left();
+}
+
+#[test]
+fn a_200_that_crosses_the_cancel_is_acked_and_ended() {
+    // The 180 is lost until the 200 is on its way, so CANCEL and 200 cross.
+    let mut wire = Wire::new(|line| line == "a CANCEL");
+    let leg = wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 180);
+    wire.a_events.clear();
+    wire.a(|a, now, out| a.cancel(now, leg, Headers::new(), out));
+    answer(&mut wire, there, 200);
+    assert_eq!((wire.count("a ACK"), wire.count("a BYE")), (1, 1), "{:#?}", wire.log);
+    assert!(wire.a_events.is_empty());
+    let bye =
+        wire.b_events.iter().rev().find_map(|e| if let Event::LegRequest { leg, tx, .. } = e { Some((*leg, *tx)) } else { None });
+    let (leg, tx): (LegId, TxId) = bye.expect("BYE arrives");
+    wire.b(|b, now, out| b.accept_bye(now, leg, tx, out));
+    wire.assert_nothing_left();
+}
+
+#[test]
+fn a_refusal_is_acknowledged_and_repeated_until_then() {
+    let mut left = 2;
+    let mut wire = Wire::new(move |line| {
+        let hit = line == "a ACK" && left > 0;
+        left -= usize::from(hit);
+        hit
+    });
+    wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 603);
+    wire.run(Duration::from_secs(5));
+    assert_eq!(wire.count("b SIP/2.0 603"), 3);
+    assert!(matches!(wire.a_events[..], [Event::Refused { code: 603, .. }]));
+    wire.assert_nothing_left();
+}
+
+#[test]
+fn a_dead_phone_is_a_408_after_32_seconds() {
+    let mut wire = Wire::new(|_| true);
+    wire.call();
+    wire.run(Duration::from_secs(31));
+    assert!(wire.a_events.is_empty());
+    assert_eq!(wire.count("a INVITE"), 6, "timer A: 0, 0.5, 1.5, 3.5, 7.5, 15.5 s");
+    wire.run(Duration::from_secs(2));
+    assert!(matches!(wire.a_events[..], [Event::Refused { code: 408, response: None, .. }]));
+    wire.assert_nothing_left();
+}
+
+#[test]
+fn an_unacknowledged_200_ends_in_bye() {
+    let mut wire = Wire::new(|line| line == "a ACK");
+    wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 200);
+    wire.run(Duration::from_millis(32_100));
+    assert!(wire.b_events.iter().any(|e| matches!(e, Event::NotAcknowledged { .. })));
+    assert_eq!(wire.count("b BYE"), 1);
+}
+
+#[test]
+fn bye_waits_for_the_ack() {
+    let mut left = 1;
+    let mut wire = Wire::new(move |line| {
+        let hit = line == "a ACK" && left > 0;
+        left -= usize::from(hit);
+        hit
+    });
+    wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 200);
+    wire.b(|b, now, out| b.bye(now, there, Headers::new(), out));
+    assert_eq!(wire.count("b BYE"), 0);
+    wire.run(Duration::from_millis(600));
+    assert_eq!(wire.count("b BYE"), 1);
+}
+
+#[test]
+fn requests_for_no_dialog_and_out_of_order_are_named() {
+    let mut wire = Wire::new(|_| false);
+    let leg = wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 200);
+    wire.a(|a, now, out| a.request(now, leg, &Method::Info, &Headers::new(), None, out));
+    let Some(Event::LegRequest { tx, request, .. }) = wire.b_events.pop() else { panic!("no INFO") };
+    wire.b(|b, now, out| b.respond(now, tx, 200, &Headers::new(), None, out));
+    assert!(matches!(wire.a_events.last(), Some(Event::Response { method: Method::Info, response: Some(_), .. })));
+    // The same request under another branch is late: 500, no event.
+    let text = String::from_utf8_lossy(request.bytes()).replace("z9hG4bK", "z9hG4bKother");
+    wire.b(|b, now, out| b.receive(now, flow(2, 1), Bytes::from(text.clone()), out));
+    assert_eq!(wire.b.counters()["cseq_out_of_order"], 1);
+    let foreign = text.replace(";tag=", ";tag=x");
+    wire.b(|b, now, out| b.receive(now, flow(2, 1), Bytes::from(foreign.replace("other", "third")), out));
+    assert_eq!(wire.b.counters()["no_such_dialog"], 1);
+    assert_eq!(wire.b_events.iter().filter(|e| matches!(e, Event::LegRequest { .. })).count(), 0);
+}
