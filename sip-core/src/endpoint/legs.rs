@@ -210,7 +210,7 @@ impl Endpoint {
         let contact = state.dialog.contact();
         let bytes = state.dialog.request(method, &branch).header("Contact", contact).headers(headers).maybe_body(body);
         let flow = state.dialog.flow;
-        let purpose = Purpose::InDialog { leg, method: method.clone() };
+        let purpose = Purpose::Asked { leg: Some(leg), method: method.clone() };
         Some(self.start_client(now, flow, (branch, false), bytes, purpose, out))
     }
 

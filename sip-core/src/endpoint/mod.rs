@@ -10,6 +10,7 @@
 
 mod legs;
 mod receive;
+mod send;
 
 use crate::dialog::Dialog;
 use crate::flow::Flow;
@@ -23,6 +24,7 @@ use std::time::Instant;
 
 pub use legs::Invite;
 use legs::Leg;
+pub use send::Lone;
 
 /// One INVITE and its dialog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,8 +61,9 @@ pub enum Event {
     Confirmed { leg: LegId, ack: Message },
     /// Our 2xx was never acknowledged; BYE is sent. The leg is gone.
     NotAcknowledged { leg: LegId },
-    /// The answer to a request sent with [`Endpoint::request`]; `None`: none came (timer F).
-    Response { leg: LegId, tx: TxId, method: Method, response: Option<Message> },
+    /// The final answer to a request sent with [`Endpoint::request`] or, without a leg, [`Endpoint::send`]; `None`: none
+    /// came (timer F).
+    Response { leg: Option<LegId>, tx: TxId, method: Method, response: Option<Message> },
 }
 
 /// Consequences of one call, in order. The caller drains it.
@@ -89,8 +92,8 @@ enum Purpose {
         /// The ACK sent per To-tag.
         acks: Vec<(String, Bytes)>,
     },
-    /// INFO and the like: the answer goes to the user.
-    InDialog { leg: LegId, method: Method },
+    /// INFO, REGISTER and the like: the answer goes to the user.
+    Asked { leg: Option<LegId>, method: Method },
     /// CANCEL and BYE: nobody waits for the answer.
     Farewell,
 }
@@ -256,7 +259,7 @@ impl Endpoint {
                         let leg = *leg;
                         self.invite_ended(leg, 408, None, out);
                     }
-                    Purpose::InDialog { leg, method } => {
+                    Purpose::Asked { leg, method } => {
                         out.events.push(Event::Response { leg: *leg, tx, method: method.clone(), response: None });
                     }
                     Purpose::Farewell => {}

@@ -136,7 +136,7 @@ impl Endpoint {
                 dialog.remote.tag = response.to().and_then(|to| to.tag()).unwrap_or_default().to_owned();
                 dialog.request_as(&Method::Ack, *cseq, branch).finish()
             }
-            Purpose::InDialog { .. } | Purpose::Farewell => Bytes::new(),
+            Purpose::Asked { .. } | Purpose::Farewell => Bytes::new(),
         };
         let received = client.transaction.receive(now, code, ack, &mut out.transmits);
         self.timers.set(Timer::Client(tx), client.transaction.deadline());
@@ -148,7 +148,7 @@ impl Endpoint {
                 let leg = *leg;
                 self.invite_response(now, tx, leg, code, response, out);
             }
-            Purpose::InDialog { leg, method } => {
+            Purpose::Asked { leg, method } => {
                 if code >= 200 {
                     out.events.push(Event::Response { leg: *leg, tx, method: method.clone(), response: Some(response) });
                 }
