@@ -4,9 +4,13 @@
 //! holds.
 
 mod dialog;
+pub mod digest;
 pub mod endpoint;
 pub mod flow;
+pub mod location;
 pub mod message;
+pub mod registrar;
+pub mod sdp;
 pub mod timers;
 pub mod token;
 pub mod transaction;

@@ -125,7 +125,7 @@ fn call_is_answered_and_hung_up_and_nothing_is_left() {
     answer(&mut wire, there, 200);
     assert!(matches!(wire.a_events[..], [Event::Progress { .. }, Event::Answered { .. }]));
     assert!(matches!(wire.b_events[..], [Event::Confirmed { .. }]));
-    wire.a(|a, now, out| a.bye(now, leg, Headers::new(), out));
+    wire.a(|a, now, out| a.end(now, leg, Headers::new(), out));
     let Some(Event::LegRequest { leg, tx, request, same_flow: true, .. }) = wire.b_events.pop() else { panic!("no BYE") };
     assert_eq!(request.method(), Some(&Method::Bye));
     wire.b(|b, now, out| b.accept_bye(now, leg, tx, out));
@@ -153,7 +153,7 @@ fn three_losses_of_each_message_change_nothing() {
         wire.run(Duration::from_secs(10));
         assert_eq!(wire.a_events.iter().filter(|e| matches!(e, Event::Answered { .. })).count(), 1, "{lost}");
         assert_eq!(wire.b_events.iter().filter(|e| matches!(e, Event::Confirmed { .. })).count(), 1, "{lost}: {:#?}", wire.log);
-        wire.a(|a, now, out| a.bye(now, leg, Headers::new(), out));
+        wire.a(|a, now, out| a.end(now, leg, Headers::new(), out));
         wire.run(Duration::from_secs(10));
         let Some(Event::LegRequest { leg, tx, .. }) = wire.b_events.pop() else { panic!("no BYE when {lost} is lost") };
         wire.b(|b, now, out| b.accept_bye(now, leg, tx, out));
@@ -166,7 +166,7 @@ fn cancel_waits_for_the_first_provisional_response() {
     let mut wire = Wire::new(|_| false);
     let leg = wire.call();
     let there = wire.take();
-    wire.a(|a, now, out| a.cancel(now, leg, vec![("Reason", "SIP;cause=200".into())], out));
+    wire.a(|a, now, out| a.end(now, leg, vec![("Reason", "SIP;cause=200".into())], out));
     assert_eq!(wire.count("a CANCEL"), 0);
     answer(&mut wire, there, 180);
     assert_eq!(wire.count("a CANCEL"), 1);
@@ -183,7 +183,7 @@ fn a_200_that_crosses_the_cancel_is_acked_and_ended() {
     let there = wire.take();
     answer(&mut wire, there, 180);
     wire.a_events.clear();
-    wire.a(|a, now, out| a.cancel(now, leg, Headers::new(), out));
+    wire.a(|a, now, out| a.end(now, leg, Headers::new(), out));
     answer(&mut wire, there, 200);
     assert_eq!((wire.count("a ACK"), wire.count("a BYE")), (1, 1), "{:#?}", wire.log);
     assert!(wire.a_events.is_empty());
@@ -245,7 +245,7 @@ fn bye_waits_for_the_ack() {
     wire.call();
     let there = wire.take();
     answer(&mut wire, there, 200);
-    wire.b(|b, now, out| b.bye(now, there, Headers::new(), out));
+    wire.b(|b, now, out| b.end(now, there, Headers::new(), out));
     assert_eq!(wire.count("b BYE"), 0);
     wire.run(Duration::from_millis(600));
     assert_eq!(wire.count("b BYE"), 1);

@@ -256,7 +256,7 @@ impl Call {
                 return;
             }
             Some((leg, false)) => {
-                turn.endpoint.cancel(turn.now, leg, Headers::new(), turn.sip);
+                turn.endpoint.end(turn.now, leg, Headers::new(), turn.sip);
                 self.step(turn, "server", account.as_str(), "CANCEL");
                 self.member_gone(turn, leg, "registered elsewhere");
             }
@@ -296,18 +296,18 @@ impl Call {
     /// A 200 of a member. The first one while ringing wins; every other gets BYE (D-09).
     pub fn answered(&mut self, turn: &mut Turn<'_>, leg: LegId, response: &Message) {
         let Some(member) = self.members.get_mut(&leg) else {
-            return turn.endpoint.bye(turn.now, leg, Headers::new(), turn.sip);
+            return turn.endpoint.end(turn.now, leg, Headers::new(), turn.sip);
         };
         let account = member.account.clone();
         if self.state != State::Ringing || !member.is_pending() {
-            turn.endpoint.bye(turn.now, leg, vec![("Reason", ELSEWHERE.to_owned())], turn.sip);
+            turn.endpoint.end(turn.now, leg, vec![("Reason", ELSEWHERE.to_owned())], turn.sip);
             self.step(turn, "server", account.as_str(), "BYE");
             return self.member_gone(turn, leg, "answered too late");
         }
         let Some(plan) = member.answer(turn.now, response) else {
             // It answered without a stream we can serve: no call with it, the others ring on.
             turn.count("member_answer_unusable");
-            turn.endpoint.bye(turn.now, leg, vec![("Reason", "SIP;cause=488".to_owned())], turn.sip);
+            turn.endpoint.end(turn.now, leg, vec![("Reason", "SIP;cause=488".to_owned())], turn.sip);
             self.step(turn, "server", account.as_str(), "BYE");
             self.standings.insert(account, Standing::Declined(488));
             self.member_gone(turn, leg, "no common codec");
@@ -505,7 +505,7 @@ impl Call {
                 turn.endpoint.answer(turn.now, self.door_leg, code, &Headers::new(), None, turn.sip);
                 self.step(turn, "server", "door", &format!("{code} {}", sip_core::message::reason_phrase(code)));
             } else {
-                turn.endpoint.bye(turn.now, self.door_leg, Headers::new(), turn.sip);
+                turn.endpoint.end(turn.now, self.door_leg, Headers::new(), turn.sip);
                 self.step(turn, "server", "door", "BYE");
             }
         }
@@ -527,7 +527,7 @@ impl Call {
             let headers: Headers = sip_reason.map(|reason| ("Reason", reason.to_owned())).into_iter().collect();
             let Some(member) = self.members.get(&leg) else { continue };
             let (account, pending) = (member.account.clone(), member.is_pending());
-            turn.endpoint.cancel(turn.now, leg, headers, turn.sip);
+            turn.endpoint.end(turn.now, leg, headers, turn.sip);
             self.step(turn, "server", account.as_str(), if pending { "CANCEL" } else { "BYE" });
             self.member_gone(turn, leg, why);
         }

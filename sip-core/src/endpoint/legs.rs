@@ -135,12 +135,15 @@ impl Endpoint {
         true
     }
 
-    /// Ends an INVITE of ours that has no final response: CANCEL, at once or with the first provisional response (§9.1).
-    /// An established leg gets a BYE instead.
-    pub fn cancel(&mut self, now: Instant, leg: LegId, headers: Headers, out: &mut Out) {
-        let Some(state) = self.legs.get_mut(&leg).filter(|l| l.ours && !l.forgotten) else { return };
+    /// Ends a leg in whatever state it is, and forgets it: BYE once it is established; before that CANCEL for an INVITE of
+    /// ours, at once or with the first provisional response (§9.1), and 603 for one of theirs.
+    pub fn end(&mut self, now: Instant, leg: LegId, headers: Headers, out: &mut Out) {
+        let Some(state) = self.legs.get_mut(&leg).filter(|l| !l.forgotten) else { return };
         if state.established {
             return self.bye(now, leg, headers, out);
+        }
+        if !state.ours {
+            return self.answer(now, leg, 603, &headers, None, out);
         }
         state.forgotten = true;
         state.cancel = Some(headers);
@@ -165,8 +168,8 @@ impl Endpoint {
         self.start_client(now, flow, key, bytes, Purpose::Farewell, out);
     }
 
-    /// Ends an established leg. While our 2xx waits for its ACK the BYE waits too (§15).
-    pub fn bye(&mut self, now: Instant, leg: LegId, headers: Headers, out: &mut Out) {
+    /// While our 2xx waits for its ACK the BYE waits too (§15).
+    fn bye(&mut self, now: Instant, leg: LegId, headers: Headers, out: &mut Out) {
         let Some(state) = self.legs.get_mut(&leg) else { return };
         state.forgotten = true;
         if state.repeat.is_some() {

@@ -5,8 +5,8 @@
 //! that waits for the first provisional response (§9.1), a 2xx that crosses a CANCEL (ACK + BYE), a second 2xx of a fork
 //! (ACK + BYE), a BYE that waits for the ACK (§15).
 //!
-//! A **leg** is one INVITE and the dialog it makes. After [`Endpoint::cancel`] or [`Endpoint::bye`] the user has forgotten
-//! the leg: no event of it follows, the endpoint ends it properly.
+//! A **leg** is one INVITE and the dialog it makes. After [`Endpoint::end`] the user has forgotten the
+//! leg: no event of it follows, the endpoint ends it properly.
 
 mod legs;
 mod receive;

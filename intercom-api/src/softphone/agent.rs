@@ -1,0 +1,308 @@
+//! [`Agent`]: one user agent as a pure machine on [`Endpoint`]: registers, calls, is called, with digest. A door and a
+//! phone differ only in who calls and in what media they send.
+
+use bytes::Bytes;
+use sip_core::digest;
+use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Lone, Out};
+use sip_core::flow::Flow;
+use sip_core::message::{Message, Method, Name};
+use sip_core::token::Tokens;
+use sip_core::transaction::Transmit;
+use std::time::{Duration, Instant};
+
+/// Seconds a registration is asked for.
+const EXPIRES_S: u32 = 300;
+
+/// Who the agent is and where its server is.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    pub number: String,
+    pub password: String,
+    /// Host of all URIs.
+    pub domain: String,
+    /// From our socket to the server.
+    pub flow: Flow,
+    pub seed: [u8; 32],
+}
+
+/// What the agent tells its user.
+#[derive(Clone, Debug)]
+pub enum AgentEvent {
+    Registered,
+    RegisterFailed {
+        /// 408 when the server did not answer.
+        code: u16,
+    },
+    /// A call for us; the body is the offer. Answer with [`Agent::answer`].
+    Incoming { offer: Bytes },
+    /// 101–199 for our call, with its description if it has one.
+    Progress { code: u16, to_tag: String, body: Bytes },
+    /// Our call was answered.
+    Answered { body: Bytes },
+    /// Our call was refused.
+    Refused { code: u16 },
+    /// The caller cancelled.
+    Cancelled,
+    /// The other side hung up.
+    Ended,
+    /// A request in the dialog (INFO): already answered 200.
+    Info { body: Bytes },
+}
+
+/// What leaves in one turn.
+#[derive(Debug, Default)]
+pub struct AgentOut {
+    pub transmits: Vec<Transmit>,
+    pub events: Vec<AgentEvent>,
+}
+
+/// See the module text.
+pub struct Agent {
+    config: AgentConfig,
+    endpoint: Endpoint,
+    sip: Out,
+    register_call_id: String,
+    register_cseq: u32,
+    /// The challenge in force, and how often it was used (nc).
+    challenge: Option<(String, u32)>,
+    /// When to register again; none before the first success.
+    refresh: Option<Instant>,
+    /// Seconds of the REGISTER under way; 0 takes the binding away.
+    asked: u32,
+    leg: Option<LegId>,
+    /// What is called, to try again with credentials.
+    dialled: Option<(String, Bytes)>,
+    tried: bool,
+}
+
+impl Agent {
+    pub fn new(config: AgentConfig) -> Agent {
+        let identity = Identity { product: "Doorline-softphone".into(), public_host: None, allow: "INVITE, ACK, CANCEL, BYE, INFO" };
+        let mut tokens = Tokens::new(0, config.seed);
+        let register_call_id = tokens.token();
+        Agent {
+            endpoint: Endpoint::new(identity, tokens),
+            config,
+            sip: Out::default(),
+            register_call_id,
+            register_cseq: 0,
+            challenge: None,
+            refresh: None,
+            asked: 0,
+            leg: None,
+            dialled: None,
+            tried: false,
+        }
+    }
+
+    /// The generator of this agent's ids, for its media identities.
+    pub fn tokens(&mut self) -> &mut Tokens {
+        self.endpoint.tokens()
+    }
+
+    pub fn register(&mut self, now: Instant, out: &mut AgentOut) {
+        self.tried = false;
+        self.asked = EXPIRES_S;
+        self.send_register(now, Headers::new());
+        self.pump(now, out);
+    }
+
+    pub fn unregister(&mut self, now: Instant, out: &mut AgentOut) {
+        self.tried = false;
+        self.asked = 0;
+        self.refresh = None;
+        self.send_register(now, Headers::new());
+        self.pump(now, out);
+    }
+
+    fn send_register(&mut self, now: Instant, mut headers: Headers) {
+        self.register_cseq += 1;
+        headers.push(("Contact", format!("<sip:{}@{}>", self.config.number, self.config.flow.local)));
+        headers.push(("Expires", self.asked.to_string()));
+        let aor = format!("<sip:{}@{}>", self.config.number, self.config.domain);
+        let lone = Lone {
+            flow: self.config.flow,
+            method: Method::Register,
+            uri: &format!("sip:{}", self.config.domain),
+            from: &aor,
+            to: &aor,
+            call_id: &self.register_call_id,
+            cseq: self.register_cseq,
+            headers,
+            body: None,
+        };
+        self.endpoint.send(now, lone, &mut self.sip);
+    }
+
+    /// Calls a number with an offer.
+    pub fn call(&mut self, now: Instant, dialled: &str, offer: Bytes, out: &mut AgentOut) {
+        self.tried = false;
+        self.dialled = Some((dialled.to_owned(), offer));
+        self.send_invite(now, Headers::new());
+        self.pump(now, out);
+    }
+
+    fn send_invite(&mut self, now: Instant, headers: Headers) {
+        let Some((dialled, offer)) = self.dialled.clone() else { return };
+        let target = format!("sip:{dialled}@{}", self.config.domain);
+        let invite = Invite {
+            flow: self.config.flow,
+            from: format!("<sip:{}@{}>", self.config.number, self.config.domain),
+            to: format!("<{target}>"),
+            target,
+            headers,
+            content_type: "application/sdp",
+            body: offer,
+        };
+        self.leg = Some(self.endpoint.invite(now, invite, &mut self.sip));
+    }
+
+    /// Answers the call for us: 180, 183 or 200 with a description, or a refusal.
+    pub fn answer(&mut self, now: Instant, code: u16, body: Option<&[u8]>, out: &mut AgentOut) {
+        let Some(leg) = self.leg else { return };
+        let body = body.map(|body| ("application/sdp", body));
+        self.endpoint.answer(now, leg, code, &Headers::new(), body, &mut self.sip);
+        if code >= 300 {
+            self.leg = None;
+        }
+        self.pump(now, out);
+    }
+
+    /// Ends the call, in whatever state it is.
+    pub fn hang_up(&mut self, now: Instant, out: &mut AgentOut) {
+        if let Some(leg) = self.leg.take() {
+            self.endpoint.end(now, leg, Headers::new(), &mut self.sip);
+        }
+        self.dialled = None;
+        self.pump(now, out);
+    }
+
+    /// Sends an INFO in the call.
+    pub fn info(&mut self, now: Instant, content_type: &str, body: &[u8], out: &mut AgentOut) {
+        if let Some(leg) = self.leg {
+            self.endpoint.request(now, leg, &Method::Info, &Headers::new(), Some((content_type, body)), &mut self.sip);
+        }
+        self.pump(now, out);
+    }
+
+    pub fn receive(&mut self, now: Instant, datagram: Bytes, out: &mut AgentOut) {
+        self.endpoint.receive(now, self.config.flow, datagram, &mut self.sip);
+        self.pump(now, out);
+    }
+
+    pub fn timeout(&mut self, now: Instant, out: &mut AgentOut) {
+        self.endpoint.timeout(now, &mut self.sip);
+        if self.refresh.is_some_and(|at| at <= now) {
+            self.refresh = None;
+            self.tried = false;
+            self.send_register(now, Headers::new());
+        }
+        self.pump(now, out);
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.endpoint.next_deadline(), self.refresh].into_iter().flatten().min()
+    }
+
+    fn pump(&mut self, now: Instant, out: &mut AgentOut) {
+        while !self.sip.events.is_empty() {
+            for event in std::mem::take(&mut self.sip.events) {
+                self.event(now, event, out);
+            }
+        }
+        out.transmits.append(&mut self.sip.transmits);
+    }
+
+    fn event(&mut self, now: Instant, event: Event, out: &mut AgentOut) {
+        match event {
+            Event::Request { tx, request, .. } => match request.method() {
+                Some(Method::Invite) if self.leg.is_none() => {
+                    self.leg = self.endpoint.take(tx);
+                    out.events.push(AgentEvent::Incoming { offer: Bytes::copy_from_slice(request.body()) });
+                }
+                Some(Method::Invite) => self.endpoint.respond(now, tx, 486, &Headers::new(), None, &mut self.sip),
+                Some(Method::Options) => self.endpoint.respond(now, tx, 200, &Headers::new(), None, &mut self.sip),
+                _ => self.endpoint.respond(now, tx, 405, &Headers::new(), None, &mut self.sip),
+            },
+            Event::LegRequest { leg, tx, request, .. } => match request.method() {
+                Some(Method::Bye) => {
+                    self.endpoint.accept_bye(now, leg, tx, &mut self.sip);
+                    self.leg = None;
+                    out.events.push(AgentEvent::Ended);
+                }
+                Some(Method::Info) => {
+                    self.endpoint.respond(now, tx, 200, &Headers::new(), None, &mut self.sip);
+                    out.events.push(AgentEvent::Info { body: Bytes::copy_from_slice(request.body()) });
+                }
+                _ => self.endpoint.respond(now, tx, 488, &Headers::new(), None, &mut self.sip),
+            },
+            Event::Progress { response, .. } => {
+                let to_tag = response.to().and_then(|to| to.tag()).unwrap_or_default().to_owned();
+                let code = response.code().unwrap_or_default();
+                out.events.push(AgentEvent::Progress { code, to_tag, body: Bytes::copy_from_slice(response.body()) });
+            }
+            Event::Answered { response, .. } => {
+                out.events.push(AgentEvent::Answered { body: Bytes::copy_from_slice(response.body()) });
+            }
+            Event::Refused { code, response, .. } => self.refused(now, code, response.as_ref(), out),
+            Event::Cancelled { .. } => {
+                self.leg = None;
+                out.events.push(AgentEvent::Cancelled);
+            }
+            Event::NotAcknowledged { .. } => {
+                self.leg = None;
+                out.events.push(AgentEvent::Ended);
+            }
+            Event::Confirmed { .. } => {}
+            Event::Response { leg: None, response, .. } => self.registered(now, response.as_ref(), out),
+            Event::Response { leg: Some(_), .. } => {}
+        }
+    }
+
+    fn refused(&mut self, now: Instant, code: u16, response: Option<&Message>, out: &mut AgentOut) {
+        self.leg = None;
+        let uri = self.dialled.as_ref().map(|(dialled, _)| format!("sip:{dialled}@{}", self.config.domain));
+        if code == 407
+            && !self.tried
+            && let (Some(challenge), Some(uri)) = (response.and_then(|r| r.header(Name::ProxyAuthenticate)), uri)
+        {
+            self.tried = true;
+            let answer = self.credentials(challenge, "INVITE", &uri);
+            return self.send_invite(now, vec![("Proxy-Authorization", answer)]);
+        }
+        out.events.push(AgentEvent::Refused { code });
+    }
+
+    fn registered(&mut self, now: Instant, response: Option<&Message>, out: &mut AgentOut) {
+        match response.and_then(Message::code) {
+            Some(200) if self.asked == 0 => {}
+            Some(200) => {
+                self.refresh = Some(now + Duration::from_secs(u64::from(EXPIRES_S / 2)));
+                out.events.push(AgentEvent::Registered);
+            }
+            Some(401) if !self.tried => {
+                let Some(challenge) = response.and_then(|r| r.header(Name::WwwAuthenticate)) else { return };
+                self.tried = true;
+                let uri = format!("sip:{}", self.config.domain);
+                let answer = self.credentials(challenge, "REGISTER", &uri);
+                self.send_register(now, vec![("Authorization", answer)]);
+            }
+            code => out.events.push(AgentEvent::RegisterFailed { code: code.unwrap_or(408) }),
+        }
+    }
+
+    fn credentials(&mut self, challenge: &str, method: &str, uri: &str) -> String {
+        let count = match &mut self.challenge {
+            Some((known, count)) if known == challenge => {
+                *count += 1;
+                *count
+            }
+            other => {
+                *other = Some((challenge.to_owned(), 1));
+                1
+            }
+        };
+        let cnonce = self.endpoint.tokens().token();
+        digest::answer(challenge, method, uri, &self.config.number, &self.config.password, &cnonce, count)
+    }
+}
