@@ -1,1 +1,3 @@
 //! SIP as pure functions of (state, now, bytes).
+
+pub mod sdp;
