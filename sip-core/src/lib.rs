@@ -1,3 +1,4 @@
 //! SIP as pure functions of (state, now, bytes).
 
+pub mod digest;
 pub mod sdp;

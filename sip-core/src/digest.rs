@@ -1,0 +1,591 @@
+//! Digest access authentication for SIP (RFC 7616, 2617, 2069; RFC 3261 §22, RFC 8760); D-11, D-12, OPEN-01, spec sip.md §2.3.
+//!
+//! - [`Challenger`] is the server: it mints nonces that carry their own proof (time and counter under an HMAC), so a
+//!   challenge costs no memory, and checks what comes back.
+//! - [`Credentials`] is what a request brings, [`Challenge`] what a client answers.
+//!
+//! Invariants:
+//! - Only a right response changes state, so nobody without the password can use up memory or another's `nc`.
+//! - One nonce authenticates one request: by its `nc` with qop, by Call-ID and rising CSeq without (D-11).
+//! - An unknown account costs the same work and gives the same verdict as a wrong password.
+//! - The digest-uri only enters the hash, as sent. It is not compared with the Request-URI: proxies rewrite that
+//!   (RFC 3261 §22.4), phones write either form, and a captured response is useless anyway (previous invariants).
+//! - No password, response or key in `Debug`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hmac::digest::{Digest as _, KeyInit as _};
+use hmac::{Hmac, Mac as _};
+use md5::Md5;
+use sha2::Sha256;
+use subtle::{Choice, ConstantTimeEq as _};
+
+/// How long a nonce serves answers with `qop=auth`.
+pub const NONCE_LIFE_MS: u64 = 300_000;
+/// How long a nonce serves answers without qop (D-11).
+pub const BARE_NONCE_LIFE_MS: u64 = 30_000;
+/// Most nonces whose use is remembered: 64 bytes each, 218 new ones a second for their whole life. Beyond that the
+/// oldest are forgotten and count as stale.
+const MAX_NONCES: usize = 65_536;
+/// Longest header value that is read, in bytes, and most parameters in it.
+const MAX_VALUE: usize = 4096;
+const MAX_PARAMS: usize = 32;
+
+/// The hash (RFC 7616 §6.1, RFC 8760). Not the `-sess` forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    Md5,
+    Sha256,
+}
+
+/// The outcome of a check, and what to answer (D-12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The sender knows the password of [`Credentials::username`].
+    Ok,
+    /// 401/407 with `stale=true`: the client tries again by itself.
+    Stale(Stale),
+    /// 403: a wrong response to a good nonce, or no such account.
+    Wrong,
+    /// 401/407 as if there were no credentials (RFC 3261 §22.1).
+    Unusable(Unusable),
+}
+
+/// Why a nonce no longer serves. Decided without looking at the password, except [`Stale::Replayed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// Not minted with our key.
+    Unknown,
+    /// Older than [`NONCE_LIFE_MS`], or than [`BARE_NONCE_LIFE_MS`] without qop.
+    Expired,
+    /// Pushed out of the bounded memory of used nonces.
+    Forgotten,
+    /// A right response, but its `nc` was seen before (RFC 7616 §3.4), or without qop another Call-ID or no higher CSeq.
+    /// Not refused for good: clients that never raise `nc` get through with a nonce per request.
+    Replayed,
+}
+
+/// Why credentials are none for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    Realm,
+    Algorithm,
+    /// Neither absent nor `auth`. auth-int is not offered: proxies may change bodies.
+    Qop,
+    /// qop without a proper `nc` or `cnonce`.
+    Incomplete,
+}
+
+/// The server side. Deterministic: key and time come from outside.
+pub struct Challenger {
+    mac: Hmac<Sha256>,
+    realm: String,
+    algorithm: Algorithm,
+    /// The highest time seen. A clock set back stands still here: otherwise new nonces would be older than forgotten ones.
+    latest_unix_ms: u64,
+    /// Makes two nonces of one millisecond differ.
+    minted: u32,
+    used: BTreeMap<Nonce, Use>,
+    max_used: usize,
+    /// The newest nonce pushed out of `used`; it and all older ones not in there are [`Stale::Forgotten`].
+    forgotten: Option<Nonce>,
+}
+
+/// The readable part of a nonce: ordered by age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Nonce {
+    unix_ms: u64,
+    counter: u32,
+}
+
+/// What a nonce has been used for.
+enum Use {
+    /// With qop: the highest `nc` and, as bits below it, the 63 before. UDP may overtake, so a lower unseen one is fine.
+    Counted { highest: u32, seen: u64 },
+    /// Without qop: one Call-ID (its MAC, to bound the size) and the highest CSeq.
+    Bound { call: [u8; 16], cseq: u32 },
+}
+
+impl Challenger {
+    /// `key` must stay the same across restarts, else running nonces become [`Stale::Unknown`] (harmless). `algorithm`
+    /// is the only one offered and accepted; MD5 by default (D-11).
+    pub fn new(key: [u8; 32], realm: &str, algorithm: Algorithm) -> Challenger {
+        // HMAC pads short keys with zeros itself (RFC 2104 §2); padded here, the length is right by type.
+        let mut block = [0; 64];
+        block[..32].copy_from_slice(&key);
+        Challenger {
+            mac: Hmac::new(&block.into()),
+            realm: realm.to_owned(),
+            algorithm,
+            latest_unix_ms: 0,
+            minted: 0,
+            used: BTreeMap::new(),
+            max_used: MAX_NONCES,
+            forgotten: None,
+        }
+    }
+
+    /// The value of a WWW-Authenticate or Proxy-Authenticate header, with a new nonce.
+    pub fn challenge(&mut self, now_unix_ms: u64, stale: bool) -> String {
+        self.latest_unix_ms = self.latest_unix_ms.max(now_unix_ms);
+        self.minted = self.minted.wrapping_add(1);
+        let nonce = self.write_nonce(Nonce {
+            unix_ms: self.latest_unix_ms,
+            counter: self.minted,
+        });
+        let (realm, algorithm) = (quoted(&self.realm), self.algorithm.name());
+        let stale = if stale { ", stale=true" } else { "" };
+        format!(
+            "Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}"
+        )
+    }
+
+    /// Judges the credentials of one request. `password` is that of the account named by `credentials.username`; `None`
+    /// if there is no such account. Whether that account may speak for the From of the request is the caller's question.
+    pub fn check(
+        &mut self,
+        now_unix_ms: u64,
+        method: &str,
+        credentials: &Credentials,
+        password: Option<&str>,
+        call_id: &str,
+        cseq: u32,
+    ) -> Verdict {
+        self.latest_unix_ms = self.latest_unix_ms.max(now_unix_ms);
+        if credentials.realm != self.realm {
+            return Verdict::Unusable(Unusable::Realm);
+        }
+        if credentials.algorithm() != Some(self.algorithm) {
+            return Verdict::Unusable(Unusable::Algorithm);
+        }
+        let nc = match credentials.nc() {
+            Ok(nc) => nc,
+            Err(unusable) => return Verdict::Unusable(unusable),
+        };
+        let nonce = match self.fresh(&credentials.nonce, nc.is_some()) {
+            Ok(nonce) => nonce,
+            Err(stale) => return Verdict::Stale(stale),
+        };
+        let expected = credentials.expect(self.algorithm, method, password.unwrap_or_default());
+        let given = credentials.response.to_ascii_lowercase();
+        let known = Choice::from(u8::from(password.is_some()));
+        if !bool::from(expected.as_bytes().ct_eq(given.as_bytes()) & known) {
+            return Verdict::Wrong;
+        }
+        let first_use = match nc {
+            Some(nc) => self.count(nonce, nc),
+            None => self.bind(nonce, call_id, cseq),
+        };
+        if !first_use {
+            return Verdict::Stale(Stale::Replayed);
+        }
+        self.forget();
+        Verdict::Ok
+    }
+
+    /// 48 bits of time, 32 of counter, 112 of MAC: 32 characters.
+    fn write_nonce(&self, nonce: Nonce) -> String {
+        let mut bytes = [0; 24];
+        bytes[..6].copy_from_slice(&nonce.unix_ms.to_be_bytes()[2..]);
+        bytes[6..10].copy_from_slice(&nonce.counter.to_be_bytes());
+        let proof = self.mac_of(b'n', &bytes[..10]);
+        bytes[10..].copy_from_slice(&proof[..14]);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn fresh(&self, nonce: &str, counted: bool) -> Result<Nonce, Stale> {
+        let bytes: [u8; 24] = BASE64_URL_SAFE_NO_PAD
+            .decode(nonce)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or(Stale::Unknown)?;
+        let proof = self.mac_of(b'n', &bytes[..10]);
+        if !bool::from(proof[..14].ct_eq(&bytes[10..])) {
+            return Err(Stale::Unknown);
+        }
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+        let unix_ms = number(&bytes[..6]);
+        let counter = u32::from_be_bytes([bytes[6], bytes[7], bytes[8], bytes[9]]);
+        let nonce = Nonce { unix_ms, counter };
+        let life = if counted {
+            NONCE_LIFE_MS
+        } else {
+            BARE_NONCE_LIFE_MS
+        };
+        // A clock set back over a restart leaves nonces of the future: ahead counts like behind.
+        if self.latest_unix_ms.abs_diff(unix_ms) > life {
+            return Err(Stale::Expired);
+        }
+        if self.forgotten.is_some_and(|f| nonce <= f) && !self.used.contains_key(&nonce) {
+            return Err(Stale::Forgotten);
+        }
+        Ok(nonce)
+    }
+
+    /// Takes note of `nc`; false if it was seen or is too far behind to tell.
+    fn count(&mut self, nonce: Nonce, nc: u32) -> bool {
+        let first = Use::Counted {
+            highest: nc,
+            seen: 0,
+        };
+        match self.used.entry(nonce).or_insert(first) {
+            Use::Counted { highest, seen } if nc > *highest => {
+                let ahead = nc - *highest;
+                *seen = seen.checked_shl(ahead).unwrap_or(0) | 1;
+                *highest = nc;
+                true
+            }
+            Use::Counted { highest, seen } => {
+                let bit = 1_u64.checked_shl(*highest - nc).unwrap_or(0);
+                let new = bit != 0 && *seen & bit == 0;
+                *seen |= bit;
+                new
+            }
+            Use::Bound { .. } => false,
+        }
+    }
+
+    /// Takes note of Call-ID and CSeq; false if they do not continue what the nonce was used for.
+    fn bind(&mut self, nonce: Nonce, call_id: &str, cseq: u32) -> bool {
+        let mut call = [0; 16];
+        call.copy_from_slice(&self.mac_of(b'c', call_id.as_bytes())[..16]);
+        match self.used.get_mut(&nonce) {
+            None => {
+                self.used.insert(nonce, Use::Bound { call, cseq });
+                true
+            }
+            Some(Use::Bound {
+                call: bound,
+                cseq: highest,
+            }) if *bound == call && cseq > *highest => {
+                *highest = cseq;
+                true
+            }
+            Some(Use::Bound { .. } | Use::Counted { .. }) => false,
+        }
+    }
+
+    /// Drops what has expired, and the oldest if there are too many.
+    fn forget(&mut self) {
+        while let Some((nonce, _)) = self.used.first_key_value() {
+            let expired = nonce.unix_ms.saturating_add(NONCE_LIFE_MS) < self.latest_unix_ms;
+            if expired || self.used.len() > self.max_used {
+                self.forgotten = self.forgotten.max(Some(*nonce));
+                self.used.pop_first();
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn mac_of(&self, purpose: u8, data: &[u8]) -> [u8; 32] {
+        let mut mac = self.mac.clone();
+        mac.update(&[purpose]);
+        mac.update(data);
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for Challenger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Challenger")
+            .field("realm", &self.realm)
+            .field("algorithm", &self.algorithm)
+            .field("used", &self.used.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The value of an Authorization or Proxy-Authorization header. `Display` writes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub username: String,
+    pub realm: String,
+    pub nonce: String,
+    /// Byte for byte as sent, escapes included.
+    pub uri: String,
+    response: String,
+    algorithm: Option<String>,
+    qop: Option<String>,
+    nc: Option<String>,
+    cnonce: Option<String>,
+    opaque: Option<String>,
+}
+
+impl Credentials {
+    /// Reads a header value. `None` if it is not Digest, lacks a mandatory parameter, repeats one, or is over 4096 bytes:
+    /// the request then counts as one without credentials.
+    pub fn parse(value: &str) -> Option<Credentials> {
+        let params = Params::parse(value)?;
+        Some(Credentials {
+            username: params.text("username")?,
+            realm: params.text("realm")?,
+            nonce: params.text("nonce")?,
+            uri: params.raw("uri")?.to_owned(),
+            response: params.text("response")?,
+            algorithm: params.text("algorithm"),
+            qop: params.text("qop"),
+            nc: params.text("nc"),
+            cnonce: params.text("cnonce"),
+            opaque: params.text("opaque"),
+        })
+    }
+
+    /// Absent means MD5 (RFC 7616 §3.4); `None` is one we do not know.
+    fn algorithm(&self) -> Option<Algorithm> {
+        match &self.algorithm {
+            Some(name) => Algorithm::parse(name),
+            None => Some(Algorithm::Md5),
+        }
+    }
+
+    /// The nonce count of an answer with qop, `None` for one without.
+    fn nc(&self) -> Result<Option<u32>, Unusable> {
+        let Some(qop) = &self.qop else {
+            return Ok(None);
+        };
+        if !qop.eq_ignore_ascii_case("auth") {
+            return Err(Unusable::Qop);
+        }
+        let nc = self.nc.as_deref().filter(|nc| nc.len() == 8);
+        let nc = nc.filter(|nc| nc.bytes().all(|b| b.is_ascii_hexdigit()));
+        let nc = nc.and_then(|nc| u32::from_str_radix(nc, 16).ok());
+        match (nc, &self.cnonce) {
+            (Some(nc), Some(_)) => Ok(Some(nc)),
+            _ => Err(Unusable::Incomplete),
+        }
+    }
+
+    /// The response that `password` gives (RFC 7616 §3.4.1; without qop RFC 2069 §2.1.2).
+    fn expect(&self, algorithm: Algorithm, method: &str, password: &str) -> String {
+        let ha1 = algorithm.hash(&[&self.username, &self.realm, password]);
+        let ha2 = algorithm.hash(&[method, &self.uri]);
+        match &self.qop {
+            Some(qop) => {
+                let nc = self.nc.as_deref().unwrap_or_default();
+                let cnonce = self.cnonce.as_deref().unwrap_or_default();
+                algorithm.hash(&[&ha1, &self.nonce, nc, cnonce, qop, &ha2])
+            }
+            None => algorithm.hash(&[&ha1, &self.nonce, &ha2]),
+        }
+    }
+}
+
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (username, realm, nonce) = (
+            quoted(&self.username),
+            quoted(&self.realm),
+            quoted(&self.nonce),
+        );
+        write!(
+            f,
+            "Digest username={username}, realm={realm}, nonce={nonce}"
+        )?;
+        write!(f, ", uri=\"{}\", response=\"{}\"", self.uri, self.response)?;
+        if let Some(algorithm) = &self.algorithm {
+            write!(f, ", algorithm={algorithm}")?;
+        }
+        if let (Some(qop), Some(nc), Some(cnonce)) = (&self.qop, &self.nc, &self.cnonce) {
+            write!(f, ", qop={qop}, nc={nc}, cnonce={}", quoted(cnonce))?;
+        }
+        if let Some(opaque) = &self.opaque {
+            write!(f, ", opaque={}", quoted(opaque))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .field("realm", &self.realm)
+            .field("uri", &self.uri)
+            .field("algorithm", &self.algorithm)
+            .field("qop", &self.qop)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A challenge as a client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    pub realm: String,
+    pub nonce: String,
+    pub algorithm: Algorithm,
+    /// The server knows `qop=auth`; else the answer goes without qop.
+    pub auth: bool,
+    /// The password was not the problem: answer the new nonce.
+    pub stale: bool,
+    opaque: Option<String>,
+}
+
+impl Challenge {
+    /// Reads the value of a WWW-Authenticate or Proxy-Authenticate header. `None` if it is not Digest, is malformed, or asks
+    /// for an algorithm or a qop that we do not know; another header of the response may do (RFC 8760 §2.3).
+    pub fn parse(value: &str) -> Option<Challenge> {
+        let params = Params::parse(value)?;
+        let qop = params.text("qop");
+        let mut qops = qop.iter().flat_map(|list| list.split(','));
+        let auth = qops.any(|qop| qop.trim_ascii().eq_ignore_ascii_case("auth"));
+        if qop.is_some() && !auth {
+            return None;
+        }
+        Some(Challenge {
+            realm: params.text("realm")?,
+            nonce: params.text("nonce")?,
+            algorithm: match params.text("algorithm") {
+                Some(name) => Algorithm::parse(&name)?,
+                None => Algorithm::Md5,
+            },
+            auth,
+            stale: params
+                .text("stale")
+                .is_some_and(|s| s.eq_ignore_ascii_case("true")),
+            opaque: params.text("opaque"),
+        })
+    }
+
+    /// The value of the Authorization or Proxy-Authorization header that answers it. `uri` is written as digest-uri; `nc`
+    /// counts the answers to this nonce from 1; `cnonce` is the caller's randomness.
+    pub fn answer(
+        &self,
+        method: &str,
+        uri: &str,
+        username: &str,
+        password: &str,
+        cnonce: &str,
+        nc: u32,
+    ) -> String {
+        let mut credentials = Credentials {
+            username: username.to_owned(),
+            realm: self.realm.clone(),
+            nonce: self.nonce.clone(),
+            uri: uri.to_owned(),
+            response: String::new(),
+            algorithm: Some(self.algorithm.name().to_owned()),
+            qop: self.auth.then(|| "auth".to_owned()),
+            nc: self.auth.then(|| format!("{nc:08x}")),
+            cnonce: self.auth.then(|| cnonce.to_owned()),
+            opaque: self.opaque.clone(),
+        };
+        credentials.response = credentials.expect(self.algorithm, method, password);
+        credentials.to_string()
+    }
+}
+
+impl Algorithm {
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Md5 => "MD5",
+            Algorithm::Sha256 => "SHA-256",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Algorithm> {
+        [Algorithm::Md5, Algorithm::Sha256]
+            .into_iter()
+            .find(|algorithm| name.eq_ignore_ascii_case(algorithm.name()))
+    }
+
+    /// Lower-case hex of the hash over the parts joined by colons.
+    fn hash(self, parts: &[&str]) -> String {
+        let data = parts.join(":");
+        match self {
+            Algorithm::Md5 => hex(&Md5::digest(data)),
+            Algorithm::Sha256 => hex(&Sha256::digest(data)),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
+    digits
+        .filter_map(|d| char::from_digit(u32::from(d), 16))
+        .collect()
+}
+
+/// A quoted-string (RFC 3261 §25.1); control characters, which could end the header, are left out.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars().filter(|c| !c.is_ascii_control()) {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    out
+}
+
+/// The parameters after `Digest`: names as written, values without their quotes but with their escapes.
+struct Params<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Params<'a> {
+    fn parse(value: &'a str) -> Option<Params<'a>> {
+        let (scheme, mut rest) = value.trim_ascii().split_once([' ', '\t'])?;
+        if value.len() > MAX_VALUE || !scheme.eq_ignore_ascii_case("Digest") {
+            return None;
+        }
+        let mut params = Params(Vec::new());
+        loop {
+            rest = rest.trim_start_matches([' ', '\t', '\r', '\n', ',']);
+            if rest.is_empty() {
+                return Some(params);
+            }
+            let (name, after) = rest.split_once('=')?;
+            let name = name.trim_ascii_end();
+            let odd = |c: char| !(c.is_ascii_alphanumeric() || "-_.!%*+`'~".contains(c));
+            if name.is_empty() || name.contains(odd) {
+                return None;
+            }
+            let (value, after) = param_value(after.trim_ascii_start())?;
+            if params.raw(name).is_some() || params.0.len() == MAX_PARAMS {
+                return None;
+            }
+            params.0.push((name, value));
+            rest = after;
+        }
+    }
+
+    fn raw(&self, name: &str) -> Option<&'a str> {
+        let found = self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| *value)
+    }
+
+    /// The value with its escapes resolved.
+    fn text(&self, name: &str) -> Option<String> {
+        let mut escaped = false;
+        let mut text = self.raw(name)?.to_owned();
+        text.retain(|c| {
+            escaped = c == '\\' && !escaped;
+            !escaped
+        });
+        Some(text)
+    }
+}
+
+/// One value, quoted or not, and what follows it; `None` if a quote does not end or something sticks to it.
+fn param_value(text: &str) -> Option<(&str, &str)> {
+    let Some(inner) = text.strip_prefix('"') else {
+        let end = text.find(',').unwrap_or(text.len());
+        let (value, after) = text.split_at(end);
+        return Some((value.trim_ascii_end(), after));
+    };
+    let mut escaped = false;
+    let end = inner.find(|c| {
+        let closes = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        closes
+    })?;
+    let after = inner[end + 1..].trim_ascii_start();
+    (after.is_empty() || after.starts_with(',')).then_some((&inner[..end], after))
+}
+
+#[cfg(test)]
+mod tests;
