@@ -6,10 +6,10 @@
 //!
 //! Invariants:
 //! - Only a right response changes state, so nobody without the password can use up memory or another's `nc`.
-//! - One nonce authenticates one request: by its `nc` with qop, by Call-ID and rising CSeq without (D-11).
+//! - One response authenticates one request: by its `nc` with qop; without qop, one Call-ID with rising CSeq for 30 s (D-11).
 //! - An unknown account costs the same work and gives the same verdict as a wrong password.
 //! - The digest-uri only enters the hash, as sent. It is not compared with the Request-URI: proxies rewrite that
-//!   (RFC 3261 §22.4), phones write either form, and a captured response is useless anyway (previous invariants).
+//!   (RFC 3261 §22.4) and phones write either form. What a captured response could do elsewhere is bounded by the rule above.
 //! - No password, response or key in `Debug`.
 
 use std::collections::BTreeMap;
