@@ -1,409 +1,591 @@
-//! Digest access authentication (RFC 2617, RFC 7616, in SIP RFC 3261 §22): challenge, check, and the answer of a client.
+//! Digest access authentication for SIP (RFC 7616, 2617, 2069; RFC 3261 §22, RFC 8760); D-11, D-12, OPEN-01, spec sip.md §2.3.
 //!
-//! Nonces are stateless: a time and an HMAC over it, so a challenge costs no memory and survives a restart with its key.
-//! What must be remembered is only what was used: a window of counts per nonce (a replay is refused), and for answers
-//! without `qop` (the spec's own sample has none) the Call-ID and CSeq they were used with (D-11).
+//! - [`Challenger`] is the server: it mints nonces that carry their own proof (time and counter under an HMAC), so a
+//!   challenge costs no memory, and checks what comes back.
+//! - [`Credentials`] is what a request brings, [`Challenge`] what a client answers.
 //!
-//! A wrong answer to a fresh nonce is [`Verdict::Wrong`], with the same work for an unknown account (D-12). Replays and old
-//! nonces are [`Verdict::Stale`]: the sender gets a fresh nonce and shows again that he knows the password.
+//! Invariants:
+//! - Only a right response changes state, so nobody without the password can use up memory or another's `nc`.
+//! - One response authenticates one request: by its `nc` with qop; without qop, one Call-ID with rising CSeq for 30 s (D-11).
+//! - An unknown account costs the same work and gives the same verdict as a wrong password.
+//! - The digest-uri only enters the hash, as sent. It is not compared with the Request-URI: proxies rewrite that
+//!   (RFC 3261 §22.4) and phones write either form. What a captured response could do elsewhere is bounded by the rule above.
+//! - No password, response or key in `Debug`.
 
-use hmac::{Hmac, KeyInit, Mac};
-use md5::{Digest, Md5};
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hmac::digest::{Digest as _, KeyInit as _};
+use hmac::{Hmac, Mac as _};
+use md5::Md5;
 use sha2::Sha256;
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq as _};
 
-/// How long a nonce lives, and how long without `qop`.
-const LIFE_MS: i64 = 300_000;
-const LIFE_WITHOUT_QOP_MS: i64 = 30_000;
-/// Nonces whose use is remembered; beyond it the oldest are forgotten and count as stale from then on.
-const MAX_REMEMBERED: usize = 200_000;
-/// Counts behind the highest one that may still come (reordered on the way).
-const WINDOW: u32 = 64;
+/// How long a nonce serves answers with `qop=auth`.
+pub const NONCE_LIFE_MS: u64 = 300_000;
+/// How long a nonce serves answers without qop (D-11).
+pub const BARE_NONCE_LIFE_MS: u64 = 30_000;
+/// Most nonces whose use is remembered: 64 bytes each, 218 new ones a second for their whole life. Beyond that the
+/// oldest are forgotten and count as stale.
+const MAX_NONCES: usize = 65_536;
+/// Longest header value that is read, in bytes, and most parameters in it.
+const MAX_VALUE: usize = 4096;
+const MAX_PARAMS: usize = 32;
 
-/// What a check says.
+/// The hash (RFC 7616 §6.1, RFC 8760). Not the `-sess` forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    Md5,
+    Sha256,
+}
+
+/// The outcome of a check, and what to answer (D-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// The sender knows the password of [`Credentials::username`].
     Ok,
-    /// Right form, but the nonce is old, not ours, or was used like this before: challenge again with `stale=true`.
-    Stale,
-    /// Wrong password, unknown account, or an answer we did not ask for.
+    /// 401/407 with `stale=true`: the client tries again by itself.
+    Stale(Stale),
+    /// 403: a wrong response to a good nonce, or no such account.
     Wrong,
+    /// 401/407 as if there were no credentials (RFC 3261 §22.1).
+    Unusable(Unusable),
 }
 
-/// The answer of a client, as it stands in `Authorization` or `Proxy-Authorization`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    username: String,
-    realm: String,
-    nonce: String,
-    uri: String,
-    response: String,
-    algorithm: Option<String>,
-    qop: Option<String>,
-    cnonce: String,
-    nc: String,
+/// Why a nonce no longer serves. Decided without looking at the password, except [`Stale::Replayed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// Not minted with our key.
+    Unknown,
+    /// Older than [`NONCE_LIFE_MS`], or than [`BARE_NONCE_LIFE_MS`] without qop.
+    Expired,
+    /// Pushed out of the bounded memory of used nonces.
+    Forgotten,
+    /// A right response, but its `nc` was seen before (RFC 7616 §3.4), or without qop another Call-ID or no higher CSeq.
+    /// Not refused for good: clients that never raise `nc` get through with a nonce per request.
+    Replayed,
 }
 
-impl Credentials {
-    /// `None` when it is not digest or a mandatory parameter is missing.
-    pub fn parse(value: &str) -> Option<Credentials> {
-        let mut found = parameters(value)?;
-        let mut take = |name: &str| found.remove(name);
-        Some(Credentials {
-            username: take("username")?,
-            realm: take("realm")?,
-            nonce: take("nonce")?,
-            uri: take("uri")?,
-            response: take("response")?,
-            algorithm: take("algorithm"),
-            qop: take("qop"),
-            cnonce: take("cnonce").unwrap_or_default(),
-            nc: take("nc").unwrap_or_default(),
-        })
-    }
-
-    pub fn username(&self) -> &str {
-        &self.username
-    }
-
-    pub fn realm(&self) -> &str {
-        &self.realm
-    }
+/// Why credentials are none for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    Realm,
+    Algorithm,
+    /// Neither absent nor `auth`. auth-int is not offered: proxies may change bodies.
+    Qop,
+    /// qop without a proper `nc` or `cnonce`.
+    Incomplete,
 }
 
-/// The parameters of `Digest a=b, c="d"`, names in lower case, quotes and escapes undone; the first of a name counts.
-fn parameters(value: &str) -> Option<HashMap<String, String>> {
-    let value = value.trim();
-    let scheme = value.get(..6)?;
-    if !scheme.eq_ignore_ascii_case("digest") || !value[6..].starts_with(char::is_whitespace) {
-        return None;
-    }
-    let mut found = HashMap::new();
-    let mut rest = value[6..].trim_start();
-    while !rest.is_empty() {
-        let (name, after) = rest.split_once('=')?;
-        let (text, after) = read_value(after.trim_start())?;
-        found.entry(name.trim().to_ascii_lowercase()).or_insert(text);
-        rest = after.trim_start().trim_start_matches(',').trim_start();
-    }
-    Some(found)
-}
-
-/// A token or quoted string, and what follows it.
-fn read_value(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
-        return Some((text[..end].to_owned(), &text[end..]));
-    };
-    let mut out = String::new();
-    let mut chars = quoted.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '\\' => out.push(chars.next()?.1),
-            '"' => return Some((out, &quoted[at + 1..])),
-            c => out.push(c),
-        }
-    }
-    None
-}
-
-/// How a nonce has been used.
-#[derive(Debug)]
-enum Use {
-    /// Highest count, and which of the [`WINDOW`] before it have been seen (bit 0 is the highest).
-    Counted { highest: u32, seen: u64 },
-    Plain { call_id: String, cseq: u32 },
-}
-
-/// Issues challenges and checks answers.
+/// The server side. Deterministic: key and time come from outside.
 pub struct Challenger {
-    key: [u8; 32],
+    mac: Hmac<Sha256>,
     realm: String,
-    issued: u64,
-    used: HashMap<String, Use>,
-    /// When each remembered nonce dies.
-    order: BTreeMap<(i64, String), ()>,
+    algorithm: Algorithm,
+    /// The highest time seen. A clock set back stands still here: otherwise new nonces would be older than forgotten ones.
+    latest_unix_ms: u64,
+    /// Makes two nonces of one millisecond differ.
+    minted: u32,
+    used: BTreeMap<Nonce, Use>,
+    max_used: usize,
+    /// The newest nonce pushed out of `used`; it and all older ones not in there are [`Stale::Forgotten`].
+    forgotten: Option<Nonce>,
+}
+
+/// The readable part of a nonce: ordered by age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Nonce {
+    unix_ms: u64,
+    counter: u32,
+}
+
+/// What a nonce has been used for.
+enum Use {
+    /// With qop: the highest `nc` and, as bits below it, the 63 before. UDP may overtake, so a lower unseen one is fine.
+    Counted { highest: u32, seen: u64 },
+    /// Without qop: one Call-ID (its MAC, to bound the size) and the highest CSeq.
+    Bound { call: [u8; 16], cseq: u32 },
 }
 
 impl Challenger {
-    /// The key signs nonces; the same key after a restart keeps old nonces valid.
-    pub fn new(key: [u8; 32], realm: &str) -> Challenger {
-        Challenger { key, realm: realm.to_owned(), issued: 0, used: HashMap::new(), order: BTreeMap::new() }
+    /// `key` must stay the same across restarts, else running nonces become [`Stale::Unknown`] (harmless). `algorithm`
+    /// is the only one offered and accepted; MD5 by default (D-11).
+    pub fn new(key: [u8; 32], realm: &str, algorithm: Algorithm) -> Challenger {
+        // HMAC pads short keys with zeros itself (RFC 2104 §2); padded here, the length is right by type.
+        let mut block = [0; 64];
+        block[..32].copy_from_slice(&key);
+        Challenger {
+            mac: Hmac::new(&block.into()),
+            realm: realm.to_owned(),
+            algorithm,
+            latest_unix_ms: 0,
+            minted: 0,
+            used: BTreeMap::new(),
+            max_used: MAX_NONCES,
+            forgotten: None,
+        }
     }
 
-    /// The value of `WWW-Authenticate` or `Proxy-Authenticate` (D-11: MD5, `qop="auth"`).
-    pub fn challenge(&mut self, unix_ms: i64, stale: bool) -> String {
-        self.issued += 1;
-        let nonce = self.nonce(unix_ms, self.issued);
+    /// The value of a WWW-Authenticate or Proxy-Authenticate header, with a new nonce.
+    pub fn challenge(&mut self, now_unix_ms: u64, stale: bool) -> String {
+        self.latest_unix_ms = self.latest_unix_ms.max(now_unix_ms);
+        self.minted = self.minted.wrapping_add(1);
+        let nonce = self.write_nonce(Nonce {
+            unix_ms: self.latest_unix_ms,
+            counter: self.minted,
+        });
+        let (realm, algorithm) = (quoted(&self.realm), self.algorithm.name());
         let stale = if stale { ", stale=true" } else { "" };
-        format!("Digest realm=\"{}\", nonce=\"{nonce}\", algorithm=MD5, qop=\"auth\"{stale}", self.realm)
+        format!(
+            "Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}"
+        )
     }
 
-    /// Time and number in hex, and 16 bytes of HMAC-SHA256 over them.
-    fn nonce(&self, unix_ms: i64, number: u64) -> String {
-        let mut text = format!("{unix_ms:012x}{:08x}", number as u32);
-        let tag = self.sign(&text);
-        text.push_str(&tag);
-        text
-    }
-
-    fn sign(&self, text: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).unwrap_or_else(|_| unreachable!("HMAC takes keys of any length"));
-        mac.update(text.as_bytes());
-        hex(&mac.finalize().into_bytes()[..16])
-    }
-
-    /// When a nonce of ours was issued.
-    fn issued_at(&self, nonce: &str) -> Option<i64> {
-        let (text, tag) = (nonce.get(..20)?, nonce.get(20..)?);
-        let ours = bool::from(self.sign(text).as_bytes().ct_eq(tag.as_bytes()));
-        ours.then(|| i64::from_str_radix(&text[..12], 16).ok()).flatten()
-    }
-
-    /// Checks an answer. `password`: none for an unknown account, which costs the same and is told the same (D-12).
-    ///
-    /// The digest URI is taken as the client wrote it: phones behind proxies and old doors write hosts and ports that are
-    /// not those of the Request-URI, and it authenticates nothing that the method and the nonce do not.
+    /// Judges the credentials of one request. `password` is that of the account named by `credentials.username`; `None`
+    /// if there is no such account. Whether that account may speak for the From of the request is the caller's question.
     pub fn check(
         &mut self,
-        unix_ms: i64,
+        now_unix_ms: u64,
         method: &str,
         credentials: &Credentials,
         password: Option<&str>,
         call_id: &str,
         cseq: u32,
     ) -> Verdict {
-        self.forget(unix_ms);
-        let counted = match credentials.qop.as_deref() {
-            Some(qop) if qop.eq_ignore_ascii_case("auth") => true,
-            Some(_) => return Verdict::Wrong,
-            None => false,
+        self.latest_unix_ms = self.latest_unix_ms.max(now_unix_ms);
+        if credentials.realm != self.realm {
+            return Verdict::Unusable(Unusable::Realm);
+        }
+        if credentials.algorithm() != Some(self.algorithm) {
+            return Verdict::Unusable(Unusable::Algorithm);
+        }
+        let nc = match credentials.nc() {
+            Ok(nc) => nc,
+            Err(unusable) => return Verdict::Unusable(unusable),
         };
-        let algorithm = credentials.algorithm.as_deref();
-        if credentials.realm != self.realm || algorithm.is_some_and(|a| !a.eq_ignore_ascii_case("MD5")) {
+        let nonce = match self.fresh(&credentials.nonce, nc.is_some()) {
+            Ok(nonce) => nonce,
+            Err(stale) => return Verdict::Stale(stale),
+        };
+        let expected = credentials.expect(self.algorithm, method, password.unwrap_or_default());
+        let given = credentials.response.to_ascii_lowercase();
+        let known = Choice::from(u8::from(password.is_some()));
+        if !bool::from(expected.as_bytes().ct_eq(given.as_bytes()) & known) {
             return Verdict::Wrong;
         }
-        let expected = response(credentials, method, password.unwrap_or("\u{0}"));
-        let right = bool::from(expected.as_bytes().ct_eq(credentials.response.to_ascii_lowercase().as_bytes())) & password.is_some();
-        let Some(issued) = self.issued_at(&credentials.nonce) else { return Verdict::Stale };
-        let life = if counted { LIFE_MS } else { LIFE_WITHOUT_QOP_MS };
-        if unix_ms < issued - LIFE_MS || unix_ms > issued + life {
-            return Verdict::Stale;
-        }
-        if !right {
-            return Verdict::Wrong;
-        }
-        let fresh = if counted {
-            let Some(count) = u32::from_str_radix(&credentials.nc, 16).ok().filter(|n| *n > 0 && credentials.nc.len() == 8) else {
-                return Verdict::Wrong;
-            };
-            self.first_use(issued, &credentials.nonce, count)
-        } else {
-            self.first_plain_use(issued, &credentials.nonce, call_id, cseq)
+        let first_use = match nc {
+            Some(nc) => self.count(nonce, nc),
+            None => self.bind(nonce, call_id, cseq),
         };
-        if fresh { Verdict::Ok } else { Verdict::Stale }
+        if !first_use {
+            return Verdict::Stale(Stale::Replayed);
+        }
+        self.forget();
+        Verdict::Ok
     }
 
-    fn first_use(&mut self, issued: i64, nonce: &str, count: u32) -> bool {
-        match self.used.get_mut(nonce) {
-            None => {
-                self.remember(issued + LIFE_MS, nonce, Use::Counted { highest: count, seen: 1 });
+    /// 48 bits of time, 32 of counter, 112 of MAC: 32 characters.
+    fn write_nonce(&self, nonce: Nonce) -> String {
+        let mut bytes = [0; 24];
+        bytes[..6].copy_from_slice(&nonce.unix_ms.to_be_bytes()[2..]);
+        bytes[6..10].copy_from_slice(&nonce.counter.to_be_bytes());
+        let proof = self.mac_of(b'n', &bytes[..10]);
+        bytes[10..].copy_from_slice(&proof[..14]);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn fresh(&self, nonce: &str, counted: bool) -> Result<Nonce, Stale> {
+        let bytes: [u8; 24] = BASE64_URL_SAFE_NO_PAD
+            .decode(nonce)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or(Stale::Unknown)?;
+        let proof = self.mac_of(b'n', &bytes[..10]);
+        if !bool::from(proof[..14].ct_eq(&bytes[10..])) {
+            return Err(Stale::Unknown);
+        }
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+        let unix_ms = number(&bytes[..6]);
+        let counter = u32::from_be_bytes([bytes[6], bytes[7], bytes[8], bytes[9]]);
+        let nonce = Nonce { unix_ms, counter };
+        let life = if counted {
+            NONCE_LIFE_MS
+        } else {
+            BARE_NONCE_LIFE_MS
+        };
+        // A clock set back over a restart leaves nonces of the future: ahead counts like behind.
+        if self.latest_unix_ms.abs_diff(unix_ms) > life {
+            return Err(Stale::Expired);
+        }
+        if self.forgotten.is_some_and(|f| nonce <= f) && !self.used.contains_key(&nonce) {
+            return Err(Stale::Forgotten);
+        }
+        Ok(nonce)
+    }
+
+    /// Takes note of `nc`; false if it was seen or is too far behind to tell.
+    fn count(&mut self, nonce: Nonce, nc: u32) -> bool {
+        let first = Use::Counted {
+            highest: nc,
+            seen: 0,
+        };
+        match self.used.entry(nonce).or_insert(first) {
+            Use::Counted { highest, seen } if nc > *highest => {
+                let ahead = nc - *highest;
+                *seen = seen.checked_shl(ahead).unwrap_or(0) | 1;
+                *highest = nc;
                 true
             }
-            Some(Use::Counted { highest, seen }) if count > *highest => {
-                *seen = seen.checked_shl(count - *highest).unwrap_or(0) | 1;
-                *highest = count;
-                true
-            }
-            Some(Use::Counted { highest, seen }) => {
-                let back = *highest - count;
-                let new = back < WINDOW && *seen & (1 << back) == 0;
-                if new {
-                    *seen |= 1 << back;
-                }
+            Use::Counted { highest, seen } => {
+                let bit = 1_u64.checked_shl(*highest - nc).unwrap_or(0);
+                let new = bit != 0 && *seen & bit == 0;
+                *seen |= bit;
                 new
             }
-            Some(Use::Plain { .. }) => false,
+            Use::Bound { .. } => false,
         }
     }
 
-    fn first_plain_use(&mut self, issued: i64, nonce: &str, call_id: &str, cseq: u32) -> bool {
-        match self.used.get_mut(nonce) {
+    /// Takes note of Call-ID and CSeq; false if they do not continue what the nonce was used for.
+    fn bind(&mut self, nonce: Nonce, call_id: &str, cseq: u32) -> bool {
+        let mut call = [0; 16];
+        call.copy_from_slice(&self.mac_of(b'c', call_id.as_bytes())[..16]);
+        match self.used.get_mut(&nonce) {
             None => {
-                self.remember(issued + LIFE_WITHOUT_QOP_MS, nonce, Use::Plain { call_id: call_id.to_owned(), cseq });
+                self.used.insert(nonce, Use::Bound { call, cseq });
                 true
             }
-            Some(Use::Plain { call_id: bound, cseq: last }) if bound == call_id && cseq > *last => {
-                *last = cseq;
+            Some(Use::Bound {
+                call: bound,
+                cseq: highest,
+            }) if *bound == call && cseq > *highest => {
+                *highest = cseq;
                 true
             }
-            Some(Use::Plain { .. } | Use::Counted { .. }) => false,
+            Some(Use::Bound { .. } | Use::Counted { .. }) => false,
         }
     }
 
-    fn remember(&mut self, dies: i64, nonce: &str, how: Use) {
-        self.used.insert(nonce.to_owned(), how);
-        self.order.insert((dies, nonce.to_owned()), ());
-        if self.used.len() > MAX_REMEMBERED {
-            self.forget_first();
+    /// Drops what has expired, and the oldest if there are too many.
+    fn forget(&mut self) {
+        while let Some((nonce, _)) = self.used.first_key_value() {
+            let expired = nonce.unix_ms.saturating_add(NONCE_LIFE_MS) < self.latest_unix_ms;
+            if expired || self.used.len() > self.max_used {
+                self.forgotten = self.forgotten.max(Some(*nonce));
+                self.used.pop_first();
+            } else {
+                break;
+            }
         }
     }
 
-    /// Drops what is dead anyway.
-    fn forget(&mut self, unix_ms: i64) {
-        while self.order.first_key_value().is_some_and(|((dies, _), ())| *dies < unix_ms) {
-            self.forget_first();
+    fn mac_of(&self, purpose: u8, data: &[u8]) -> [u8; 32] {
+        let mut mac = self.mac.clone();
+        mac.update(&[purpose]);
+        mac.update(data);
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for Challenger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Challenger")
+            .field("realm", &self.realm)
+            .field("algorithm", &self.algorithm)
+            .field("used", &self.used.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The value of an Authorization or Proxy-Authorization header. `Display` writes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub username: String,
+    pub realm: String,
+    pub nonce: String,
+    /// Byte for byte as sent, escapes included.
+    pub uri: String,
+    response: String,
+    algorithm: Option<String>,
+    qop: Option<String>,
+    nc: Option<String>,
+    cnonce: Option<String>,
+    opaque: Option<String>,
+}
+
+impl Credentials {
+    /// Reads a header value. `None` if it is not Digest, lacks a mandatory parameter, repeats one, or is over 4096 bytes:
+    /// the request then counts as one without credentials.
+    pub fn parse(value: &str) -> Option<Credentials> {
+        let params = Params::parse(value)?;
+        Some(Credentials {
+            username: params.text("username")?,
+            realm: params.text("realm")?,
+            nonce: params.text("nonce")?,
+            uri: params.raw("uri")?.to_owned(),
+            response: params.text("response")?,
+            algorithm: params.text("algorithm"),
+            qop: params.text("qop"),
+            nc: params.text("nc"),
+            cnonce: params.text("cnonce"),
+            opaque: params.text("opaque"),
+        })
+    }
+
+    /// Absent means MD5 (RFC 7616 §3.4); `None` is one we do not know.
+    fn algorithm(&self) -> Option<Algorithm> {
+        match &self.algorithm {
+            Some(name) => Algorithm::parse(name),
+            None => Some(Algorithm::Md5),
         }
     }
 
-    fn forget_first(&mut self) {
-        if let Some(((_, nonce), ())) = self.order.pop_first() {
-            self.used.remove(&nonce);
+    /// The nonce count of an answer with qop, `None` for one without.
+    fn nc(&self) -> Result<Option<u32>, Unusable> {
+        let Some(qop) = &self.qop else {
+            return Ok(None);
+        };
+        if !qop.eq_ignore_ascii_case("auth") {
+            return Err(Unusable::Qop);
+        }
+        let nc = self.nc.as_deref().filter(|nc| nc.len() == 8);
+        let nc = nc.filter(|nc| nc.bytes().all(|b| b.is_ascii_hexdigit()));
+        let nc = nc.and_then(|nc| u32::from_str_radix(nc, 16).ok());
+        match (nc, &self.cnonce) {
+            (Some(nc), Some(_)) => Ok(Some(nc)),
+            _ => Err(Unusable::Incomplete),
+        }
+    }
+
+    /// The response that `password` gives (RFC 7616 §3.4.1; without qop RFC 2069 §2.1.2).
+    fn expect(&self, algorithm: Algorithm, method: &str, password: &str) -> String {
+        let ha1 = algorithm.hash(&[&self.username, &self.realm, password]);
+        let ha2 = algorithm.hash(&[method, &self.uri]);
+        match &self.qop {
+            Some(qop) => {
+                let nc = self.nc.as_deref().unwrap_or_default();
+                let cnonce = self.cnonce.as_deref().unwrap_or_default();
+                algorithm.hash(&[&ha1, &self.nonce, nc, cnonce, qop, &ha2])
+            }
+            None => algorithm.hash(&[&ha1, &self.nonce, &ha2]),
         }
     }
 }
 
-/// RFC 7616 §3.4.1; without `qop` the form of RFC 2069.
-fn response(credentials: &Credentials, method: &str, password: &str) -> String {
-    let ha1 = md5(&[&credentials.username, ":", &credentials.realm, ":", password]);
-    let ha2 = md5(&[method, ":", &credentials.uri]);
-    match &credentials.qop {
-        Some(qop) => md5(&[&ha1, ":", &credentials.nonce, ":", &credentials.nc, ":", &credentials.cnonce, ":", qop, ":", &ha2]),
-        None => md5(&[&ha1, ":", &credentials.nonce, ":", &ha2]),
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (username, realm, nonce) = (
+            quoted(&self.username),
+            quoted(&self.realm),
+            quoted(&self.nonce),
+        );
+        write!(
+            f,
+            "Digest username={username}, realm={realm}, nonce={nonce}"
+        )?;
+        write!(f, ", uri=\"{}\", response=\"{}\"", self.uri, self.response)?;
+        if let Some(algorithm) = &self.algorithm {
+            write!(f, ", algorithm={algorithm}")?;
+        }
+        if let (Some(qop), Some(nc), Some(cnonce)) = (&self.qop, &self.nc, &self.cnonce) {
+            write!(f, ", qop={qop}, nc={nc}, cnonce={}", quoted(cnonce))?;
+        }
+        if let Some(opaque) = &self.opaque {
+            write!(f, ", opaque={}", quoted(opaque))?;
+        }
+        Ok(())
     }
 }
 
-fn md5(parts: &[&str]) -> String {
-    let mut digest = Md5::new();
-    for part in parts {
-        digest.update(part.as_bytes());
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .field("realm", &self.realm)
+            .field("uri", &self.uri)
+            .field("algorithm", &self.algorithm)
+            .field("qop", &self.qop)
+            .finish_non_exhaustive()
     }
-    hex(&digest.finalize())
+}
+
+/// A challenge as a client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    pub realm: String,
+    pub nonce: String,
+    pub algorithm: Algorithm,
+    /// The server knows `qop=auth`; else the answer goes without qop.
+    pub auth: bool,
+    /// The password was not the problem: answer the new nonce.
+    pub stale: bool,
+    opaque: Option<String>,
+}
+
+impl Challenge {
+    /// Reads the value of a WWW-Authenticate or Proxy-Authenticate header. `None` if it is not Digest, is malformed, or asks
+    /// for an algorithm or a qop that we do not know; another header of the response may do (RFC 8760 §2.3).
+    pub fn parse(value: &str) -> Option<Challenge> {
+        let params = Params::parse(value)?;
+        let qop = params.text("qop");
+        let mut qops = qop.iter().flat_map(|list| list.split(','));
+        let auth = qops.any(|qop| qop.trim_ascii().eq_ignore_ascii_case("auth"));
+        if qop.is_some() && !auth {
+            return None;
+        }
+        Some(Challenge {
+            realm: params.text("realm")?,
+            nonce: params.text("nonce")?,
+            algorithm: match params.text("algorithm") {
+                Some(name) => Algorithm::parse(&name)?,
+                None => Algorithm::Md5,
+            },
+            auth,
+            stale: params
+                .text("stale")
+                .is_some_and(|s| s.eq_ignore_ascii_case("true")),
+            opaque: params.text("opaque"),
+        })
+    }
+
+    /// The value of the Authorization or Proxy-Authorization header that answers it. `uri` is written as digest-uri; `nc`
+    /// counts the answers to this nonce from 1; `cnonce` is the caller's randomness.
+    pub fn answer(
+        &self,
+        method: &str,
+        uri: &str,
+        username: &str,
+        password: &str,
+        cnonce: &str,
+        nc: u32,
+    ) -> String {
+        let mut credentials = Credentials {
+            username: username.to_owned(),
+            realm: self.realm.clone(),
+            nonce: self.nonce.clone(),
+            uri: uri.to_owned(),
+            response: String::new(),
+            algorithm: Some(self.algorithm.name().to_owned()),
+            qop: self.auth.then(|| "auth".to_owned()),
+            nc: self.auth.then(|| format!("{nc:08x}")),
+            cnonce: self.auth.then(|| cnonce.to_owned()),
+            opaque: self.opaque.clone(),
+        };
+        credentials.response = credentials.expect(self.algorithm, method, password);
+        credentials.to_string()
+    }
+}
+
+impl Algorithm {
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Md5 => "MD5",
+            Algorithm::Sha256 => "SHA-256",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Algorithm> {
+        [Algorithm::Md5, Algorithm::Sha256]
+            .into_iter()
+            .find(|algorithm| name.eq_ignore_ascii_case(algorithm.name()))
+    }
+
+    /// Lower-case hex of the hash over the parts joined by colons.
+    fn hash(self, parts: &[&str]) -> String {
+        let data = parts.join(":");
+        match self {
+            Algorithm::Md5 => hex(&Md5::digest(data)),
+            Algorithm::Sha256 => hex(&Sha256::digest(data)),
+        }
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
+    digits
+        .filter_map(|d| char::from_digit(u32::from(d), 16))
+        .collect()
 }
 
-/// A client's answer to a challenge: the value of `Authorization` or `Proxy-Authorization`. `count` rises by one with
-/// each use of the same nonce. An unreadable challenge gives an empty string.
-pub fn answer(challenge: &str, method: &str, uri: &str, username: &str, password: &str, cnonce: &str, count: u32) -> String {
-    let Some(mut asked) = parameters(challenge) else { return String::new() };
-    let (Some(realm), Some(nonce)) = (asked.remove("realm"), asked.remove("nonce")) else { return String::new() };
-    let qop = asked.remove("qop").filter(|offered| offered.split(',').any(|q| q.trim().eq_ignore_ascii_case("auth")));
-    let mut credentials = Credentials {
-        username: username.to_owned(),
-        realm,
-        nonce,
-        uri: uri.to_owned(),
-        response: String::new(),
-        algorithm: None,
-        qop: qop.map(|_| "auth".to_owned()),
-        cnonce: cnonce.to_owned(),
-        nc: format!("{count:08x}"),
-    };
-    credentials.response = response(&credentials, method, password);
-    let Credentials { realm, nonce, response, nc, .. } = &credentials;
-    let mut text =
-        format!("Digest username=\"{username}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{uri}\", response=\"{response}\", algorithm=MD5");
-    if credentials.qop.is_some() {
-        let _ = write!(text, ", qop=auth, nc={nc}, cnonce=\"{cnonce}\"");
+/// A quoted-string (RFC 3261 §25.1); control characters, which could end the header, are left out.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars().filter(|c| !c.is_ascii_control()) {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
     }
-    text
+    out.push('"');
+    out
+}
+
+/// The parameters after `Digest`: names as written, values without their quotes but with their escapes.
+struct Params<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Params<'a> {
+    fn parse(value: &'a str) -> Option<Params<'a>> {
+        let (scheme, mut rest) = value.trim_ascii().split_once([' ', '\t'])?;
+        if value.len() > MAX_VALUE || !scheme.eq_ignore_ascii_case("Digest") {
+            return None;
+        }
+        let mut params = Params(Vec::new());
+        loop {
+            rest = rest.trim_start_matches([' ', '\t', '\r', '\n', ',']);
+            if rest.is_empty() {
+                return Some(params);
+            }
+            let (name, after) = rest.split_once('=')?;
+            let name = name.trim_ascii_end();
+            let odd = |c: char| !(c.is_ascii_alphanumeric() || "-_.!%*+`'~".contains(c));
+            if name.is_empty() || name.contains(odd) {
+                return None;
+            }
+            let (value, after) = param_value(after.trim_ascii_start())?;
+            if params.raw(name).is_some() || params.0.len() == MAX_PARAMS {
+                return None;
+            }
+            params.0.push((name, value));
+            rest = after;
+        }
+    }
+
+    fn raw(&self, name: &str) -> Option<&'a str> {
+        let found = self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| *value)
+    }
+
+    /// The value with its escapes resolved.
+    fn text(&self, name: &str) -> Option<String> {
+        let mut escaped = false;
+        let mut text = self.raw(name)?.to_owned();
+        text.retain(|c| {
+            escaped = c == '\\' && !escaped;
+            !escaped
+        });
+        Some(text)
+    }
+}
+
+/// One value, quoted or not, and what follows it; `None` if a quote does not end or something sticks to it.
+fn param_value(text: &str) -> Option<(&str, &str)> {
+    let Some(inner) = text.strip_prefix('"') else {
+        let end = text.find(',').unwrap_or(text.len());
+        let (value, after) = text.split_at(end);
+        return Some((value.trim_ascii_end(), after));
+    };
+    let mut escaped = false;
+    let end = inner.find(|c| {
+        let closes = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        closes
+    })?;
+    let after = inner[end + 1..].trim_ascii_start();
+    (after.is_empty() || after.starts_with(',')).then_some((&inner[..end], after))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: i64 = 1_790_000_000_000;
-
-    fn challenger() -> Challenger {
-        Challenger::new([3; 32], "doorline")
-    }
-
-    fn signed(challenge: &str, count: u32) -> Credentials {
-        Credentials::parse(&answer(challenge, "REGISTER", "sip:x", "u", "secret", "c", count)).unwrap()
-    }
-
-    fn check(challenger: &mut Challenger, now: i64, credentials: &Credentials) -> Verdict {
-        challenger.check(now, "REGISTER", credentials, Some("secret"), "call", 1)
-    }
-
-    /// Spec sip.md §2.3.
-    #[test]
-    fn the_vector_of_the_spec() {
-        let text = "Digest realm=\"intercom\", nonce=\"59a1c0de\", algorithm=MD5, username=\"U1residentA00000000001\", \
-                    uri=\"sip:sip.example.com\", response=\"8433178d9b24518f1505773128464136\"";
-        let credentials = Credentials::parse(text).unwrap();
-        assert_eq!(response(&credentials, "REGISTER", "pw-7Kd2"), credentials.response);
-    }
-
-    /// RFC 2617 §3.5.
-    #[test]
-    fn the_vector_of_rfc_2617() {
-        let text = "Digest username=\"Mufasa\", realm=\"testrealm@host.com\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\", \
-                    uri=\"/dir/index.html\", qop=auth, nc=00000001, cnonce=\"0a4f113b\", response=\"6629fae49393a05397450978507c4ef1\", \
-                    opaque=\"5ccc069c403ebaf9f0171e9517f40e41\"";
-        let credentials = Credentials::parse(text).unwrap();
-        assert_eq!(response(&credentials, "GET", "Circle Of Life"), credentials.response);
-    }
-
-    #[test]
-    fn right_answers_pass_and_replays_do_not() {
-        let mut c = challenger();
-        let asked = c.challenge(NOW, false);
-        assert_eq!(check(&mut c, NOW + 1, &signed(&asked, 1)), Verdict::Ok);
-        assert_eq!(check(&mut c, NOW + 2, &signed(&asked, 1)), Verdict::Stale, "replay");
-        assert_eq!(check(&mut c, NOW + 2, &signed(&asked, 10)), Verdict::Ok, "the tenth request on one nonce");
-        assert_eq!(check(&mut c, NOW + 2, &signed(&asked, 9)), Verdict::Ok, "overtaken");
-        assert_eq!(check(&mut c, NOW + 2, &signed(&asked, 9)), Verdict::Stale);
-        assert_eq!(check(&mut c, NOW + 2, &signed(&asked, 1000)), Verdict::Ok);
-        assert_eq!(check(&mut c, NOW + 2, &signed(&asked, 10)), Verdict::Stale, "far behind");
-        assert_eq!(check(&mut c, NOW + LIFE_MS + 1, &signed(&asked, 1001)), Verdict::Stale);
-        assert!(c.challenge(NOW, true).ends_with("stale=true"));
-    }
-
-    #[test]
-    fn wrong_passwords_unknown_accounts_and_foreign_nonces_are_told_apart() {
-        let mut c = challenger();
-        let asked = c.challenge(NOW, false);
-        let good = signed(&asked, 1);
-        assert_eq!(c.check(NOW, "REGISTER", &good, Some("other"), "call", 1), Verdict::Wrong);
-        assert_eq!(c.check(NOW, "REGISTER", &good, None, "call", 1), Verdict::Wrong);
-        assert_eq!(c.check(NOW, "INVITE", &good, Some("secret"), "call", 1), Verdict::Wrong, "another method");
-        let foreign = Challenger::new([4; 32], "doorline").challenge(NOW, false);
-        assert_eq!(check(&mut c, NOW, &signed(&foreign, 1)), Verdict::Stale);
-        let other_realm = Challenger::new([3; 32], "elsewhere").challenge(NOW, false);
-        assert_eq!(check(&mut c, NOW, &signed(&other_realm, 1)), Verdict::Wrong);
-        assert_eq!(check(&mut c, NOW, &good), Verdict::Ok, "refused answers do not use a nonce up");
-    }
-
-    #[test]
-    fn answers_without_qop_live_shortly_and_stay_with_their_call() {
-        let mut c = challenger();
-        let asked = c.challenge(NOW, false).replace(", qop=\"auth\"", "");
-        let plain = signed(&asked, 1);
-        let mut ask = |now, call: &str, cseq| c.check(now, "REGISTER", &plain, Some("secret"), call, cseq);
-        assert_eq!(ask(NOW, "a", 2), Verdict::Ok);
-        assert_eq!(ask(NOW, "a", 2), Verdict::Stale);
-        assert_eq!(ask(NOW, "a", 3), Verdict::Ok);
-        assert_eq!(ask(NOW, "b", 4), Verdict::Stale);
-        assert_eq!(ask(NOW + LIFE_WITHOUT_QOP_MS + 1, "a", 5), Verdict::Stale);
-    }
-
-    #[test]
-    fn odd_headers_are_read_or_refused_without_harm() {
-        let text = "digest  username=\"a \\\"b\\\", c\" ,realm=r,nonce=\"n\",uri=\"sip:x;y=1,2\" , RESPONSE=\"0\"";
-        let credentials = Credentials::parse(text).unwrap();
-        assert_eq!((credentials.username(), credentials.uri.as_str()), ("a \"b\", c", "sip:x;y=1,2"));
-        for text in ["", "Basic abc", "Digest", "Digest username=\"a", "Digest =", "Digest username=a", "Digesté x=1"] {
-            assert!(Credentials::parse(text).is_none(), "{text}");
-        }
-    }
-}
+mod tests;
