@@ -65,7 +65,13 @@ pub async fn run(binary: &Path, rings: usize, phones: usize, rounds: usize) -> a
         doors.push(Handle::start(&server, &format!("door{ring}"), Role::Door(Clip::synthetic(50)), ring).await?);
         let mut room = Vec::new();
         for phone in 0..phones {
-            let handle = Handle::start(&server, &format!("phone{ring}-{phone}"), Role::Phone { early: true }, 1_000_000 + ring * 100 + phone).await?;
+            let handle = Handle::start(
+                &server,
+                &format!("phone{ring}-{phone}"),
+                Role::Phone { early: true },
+                1_000_000 + ring * 100 + phone,
+            )
+            .await?;
             handle.orders.send(Order::Register)?;
             room.push(handle);
         }

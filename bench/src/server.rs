@@ -37,7 +37,8 @@ impl Server {
         let ready = BufReader::new(stdout).lines().map_while(Result::ok).find(|line| line.starts_with("doorline ready"));
         let ready = ready.context("the server ended before it was ready")?;
         let word = |key: &str| ready.split(' ').find_map(|word| word.strip_prefix(key)).and_then(|addr| addr.parse().ok());
-        let (sip, api) = (word("sip=udp:").context("no sip= in the ready line")?, word("api=http://").context("no api= in the ready line")?);
+        let (sip, api) =
+            (word("sip=udp:").context("no sip= in the ready line")?, word("api=http://").context("no api= in the ready line")?);
         Ok(Server { child, data, sip, api })
     }
 

@@ -17,7 +17,9 @@ impl Row {
     pub fn of(name: impl Into<String>, unit: &'static str, mut samples: Vec<f64>, reach: Option<f64>) -> anyhow::Result<Row> {
         let name = name.into();
         samples.sort_by(f64::total_cmp);
-        let at = |share: f64| samples.get(((samples.len() as f64 * share).ceil() as usize).clamp(1, samples.len().max(1)) - 1).copied();
+        let at = |share: f64| {
+            samples.get(((samples.len() as f64 * share).ceil() as usize).clamp(1, samples.len().max(1)) - 1).copied()
+        };
         let (Some(p50), Some(p99), Some(max)) = (at(0.5), at(0.99), samples.last().copied()) else {
             anyhow::bail!("no samples for {name}");
         };
@@ -39,6 +41,14 @@ pub fn print(rows: &[Row], json: bool) {
     println!("{:<44} {:>8} {:>9} {:>9} {:>9} {:>10}", "", "samples", "p50", "p99", "max", "p99 to be");
     for row in rows {
         let reach = row.reach.map_or(String::new(), |reach| format!("≤ {reach}"));
-        println!("{:<44} {:>8} {:>9.1} {:>9.1} {:>9.1} {:>10}", format!("{} [{}]", row.name, row.unit), row.samples, row.p50, row.p99, row.max, reach);
+        println!(
+            "{:<44} {:>8} {:>9.1} {:>9.1} {:>9.1} {:>10}",
+            format!("{} [{}]", row.name, row.unit),
+            row.samples,
+            row.p50,
+            row.p99,
+            row.max,
+            reach
+        );
     }
 }

@@ -44,60 +44,72 @@ pub struct Driver {
 
 impl Driver {
     /// Runs until drained. Needs a tokio runtime on its own thread.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, mut drain } = self;
         let (queue, mut datagrams) = mpsc::channel(DATAGRAM_QUEUE);
-        for socket in &self.udp {
+        for socket in &udp {
             tokio::spawn(socket.clone().read(queue.clone()));
         }
-        let mut shell = Shell { udp: self.udp, send_media: self.send_media, live: self.live, ended: VecDeque::new(), effects: Vec::new() };
+        let mut shell = Shell { udp, send_media, live, ended: VecDeque::new(), effects: Vec::new() };
         let mut draining: Option<Instant> = None;
         loop {
-            let deadline = [self.switchboard.next_deadline(), draining].into_iter().flatten().min();
+            let deadline = [switchboard.next_deadline(), draining].into_iter().flatten().min();
             let now;
             tokio::select! {
                 biased;
                 () = sleep_until(deadline) => {
                     now = Instant::now();
-                    self.switchboard.timeout(now, &mut shell.effects);
+                    switchboard.timeout(now, &mut shell.effects);
                 }
-                Some(event) = self.media_events.recv() => {
+                Some(event) = media_events.recv() => {
                     now = Instant::now();
-                    self.switchboard.media(now, event, &mut shell.effects);
+                    switchboard.media(now, event, &mut shell.effects);
                 }
-                Some((order, reply)) = self.orders.recv() => {
+                Some((order, reply)) = orders.recv() => {
                     now = Instant::now();
-                    let answer = self.switchboard.command(now, order, &mut shell.effects);
+                    let answer = switchboard.command(now, order, &mut shell.effects);
                     let _ = reply.send(answer);
                 }
                 Some((flow, bytes)) = datagrams.recv() => {
                     now = Instant::now();
-                    self.receive(now, flow, bytes, &mut datagrams, &mut shell);
+                    receive(now, &mut switchboard, (flow, bytes), &mut datagrams, &mut shell);
                 }
-                Ok(patience) = &mut self.drain, if draining.is_none() => {
+                Ok(patience) = &mut drain, if draining.is_none() => {
                     now = Instant::now();
-                    self.switchboard.drain();
+                    switchboard.drain();
                     draining = Some(now + patience);
                 }
             }
-            shell.perform(now, &mut self.switchboard);
+            shell.perform(now, &mut switchboard);
             if let Some(end) = draining {
                 if now >= end {
-                    self.switchboard.hang_up_all(now, &mut shell.effects);
-                    shell.perform(now, &mut self.switchboard);
+                    switchboard.hang_up_all(now, &mut shell.effects);
+                    shell.perform(now, &mut switchboard);
                 }
-                if self.switchboard.running_calls() == 0 {
+                if switchboard.running_calls() == 0 {
                     return;
                 }
             }
         }
     }
+}
 
-    fn receive(&mut self, now: Instant, flow: Flow, bytes: Bytes, queue: &mut mpsc::Receiver<(Flow, Bytes)>, shell: &mut Shell) {
-        self.switchboard.receive(now, flow, bytes, &mut shell.effects);
-        for _ in 1..BUDGET {
-            let Ok((flow, bytes)) = queue.try_recv() else { return };
-            self.switchboard.receive(now, flow, bytes, &mut shell.effects);
-        }
+/// Handles one datagram and what else already waits, up to the budget.
+fn receive(
+    now: Instant,
+    switchboard: &mut Switchboard,
+    first: (Flow, Bytes),
+    queue: &mut mpsc::Receiver<(Flow, Bytes)>,
+    shell: &mut Shell,
+) {
+    let mut next = Some(first);
+    for _ in 0..BUDGET {
+        let Some((flow, bytes)) = next else { return };
+        switchboard.receive(now, flow, bytes, &mut shell.effects);
+        next = queue.try_recv().ok();
+    }
+    if let Some((flow, bytes)) = next {
+        switchboard.receive(now, flow, bytes, &mut shell.effects);
     }
 }
 

@@ -117,9 +117,21 @@ pub enum DirectoryChange {
     PutGroup(Group),
     RemoveGroup(Number),
     /// Which account a door unit (`iotId`) was issued (`sipnumber/sync`).
-    PutDoor { iot_id: String, number: Number },
-    RemoveDoor { iot_id: String },
+    PutDoor {
+        iot_id: String,
+        number: Number,
+    },
+    RemoveDoor {
+        iot_id: String,
+    },
     /// A room of a door's map; `room` is in canonical form (OPEN-24).
-    PutRoom { iot_id: String, room: String, group: Number },
-    RemoveRoom { iot_id: String, room: String },
+    PutRoom {
+        iot_id: String,
+        room: String,
+        group: Number,
+    },
+    RemoveRoom {
+        iot_id: String,
+        room: String,
+    },
 }

@@ -22,7 +22,9 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub enum Publication {
     Registered(RegistrationView),
-    Unregistered { account: String },
+    Unregistered {
+        account: String,
+    },
     /// The call as it is now; `state: ended` comes twice when counters come late.
     Call(Box<CallView>),
 }

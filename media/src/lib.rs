@@ -1,5 +1,15 @@
-//! The RTP plane of Doorline: one [`command`] language, one pure engine per worker thread.
+//! The RTP plane of Doorline: one [`command`] language, one pure [`engine::Engine`] per worker thread.
 //!
 //! Nothing here knows SIP or accounts. Signalling sends [`command::Command`]s, media sends [`command::Event`]s back.
 
 pub mod command;
+pub mod drop;
+pub mod engine;
+pub mod h264;
+mod latch;
+pub mod pool;
+pub mod ports;
+pub mod rtcp;
+pub mod rtp;
+mod session;
+mod worker;

@@ -54,6 +54,30 @@ pub enum Verdict {
     Unusable(Unusable),
 }
 
+impl Stale {
+    /// The counter's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stale::Unknown => "nonce_unknown",
+            Stale::Expired => "nonce_expired",
+            Stale::Forgotten => "nonce_forgotten",
+            Stale::Replayed => "nonce_replayed",
+        }
+    }
+}
+
+impl Unusable {
+    /// The counter's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unusable::Realm => "credentials_realm",
+            Unusable::Algorithm => "credentials_algorithm",
+            Unusable::Qop => "credentials_qop",
+            Unusable::Incomplete => "credentials_incomplete",
+        }
+    }
+}
+
 /// Why a nonce no longer serves. Decided without looking at the password, except [`Stale::Replayed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stale {
@@ -132,15 +156,10 @@ impl Challenger {
     pub fn challenge(&mut self, now_unix_ms: u64, stale: bool) -> String {
         self.latest_unix_ms = self.latest_unix_ms.max(now_unix_ms);
         self.minted = self.minted.wrapping_add(1);
-        let nonce = self.write_nonce(Nonce {
-            unix_ms: self.latest_unix_ms,
-            counter: self.minted,
-        });
+        let nonce = self.write_nonce(Nonce { unix_ms: self.latest_unix_ms, counter: self.minted });
         let (realm, algorithm) = (quoted(&self.realm), self.algorithm.name());
         let stale = if stale { ", stale=true" } else { "" };
-        format!(
-            "Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}"
-        )
+        format!("Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}")
     }
 
     /// Judges the credentials of one request. `password` is that of the account named by `credentials.username`; `None`
@@ -197,11 +216,8 @@ impl Challenger {
     }
 
     fn fresh(&self, nonce: &str, counted: bool) -> Result<Nonce, Stale> {
-        let bytes: [u8; 24] = BASE64_URL_SAFE_NO_PAD
-            .decode(nonce)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(Stale::Unknown)?;
+        let bytes: [u8; 24] =
+            BASE64_URL_SAFE_NO_PAD.decode(nonce).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(Stale::Unknown)?;
         let proof = self.mac_of(b'n', &bytes[..10]);
         if !bool::from(proof[..14].ct_eq(&bytes[10..])) {
             return Err(Stale::Unknown);
@@ -210,11 +226,7 @@ impl Challenger {
         let unix_ms = number(&bytes[..6]);
         let counter = u32::from_be_bytes([bytes[6], bytes[7], bytes[8], bytes[9]]);
         let nonce = Nonce { unix_ms, counter };
-        let life = if counted {
-            NONCE_LIFE_MS
-        } else {
-            BARE_NONCE_LIFE_MS
-        };
+        let life = if counted { NONCE_LIFE_MS } else { BARE_NONCE_LIFE_MS };
         // A clock set back over a restart leaves nonces of the future: ahead counts like behind.
         if self.latest_unix_ms.abs_diff(unix_ms) > life {
             return Err(Stale::Expired);
@@ -227,10 +239,7 @@ impl Challenger {
 
     /// Takes note of `nc`; false if it was seen or is too far behind to tell.
     fn count(&mut self, nonce: Nonce, nc: u32) -> bool {
-        let first = Use::Counted {
-            highest: nc,
-            seen: 0,
-        };
+        let first = Use::Counted { highest: nc, seen: 0 };
         match self.used.entry(nonce).or_insert(first) {
             Use::Counted { highest, seen } if nc > *highest => {
                 let ahead = nc - *highest;
@@ -257,10 +266,7 @@ impl Challenger {
                 self.used.insert(nonce, Use::Bound { call, cseq });
                 true
             }
-            Some(Use::Bound {
-                call: bound,
-                cseq: highest,
-            }) if *bound == call && cseq > *highest => {
+            Some(Use::Bound { call: bound, cseq: highest }) if *bound == call && cseq > *highest => {
                 *highest = cseq;
                 true
             }
@@ -376,15 +382,8 @@ impl Credentials {
 
 impl fmt::Display for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (username, realm, nonce) = (
-            quoted(&self.username),
-            quoted(&self.realm),
-            quoted(&self.nonce),
-        );
-        write!(
-            f,
-            "Digest username={username}, realm={realm}, nonce={nonce}"
-        )?;
+        let (username, realm, nonce) = (quoted(&self.username), quoted(&self.realm), quoted(&self.nonce));
+        write!(f, "Digest username={username}, realm={realm}, nonce={nonce}")?;
         write!(f, ", uri=\"{}\", response=\"{}\"", self.uri, self.response)?;
         if let Some(algorithm) = &self.algorithm {
             write!(f, ", algorithm={algorithm}")?;
@@ -443,24 +442,14 @@ impl Challenge {
                 None => Algorithm::Md5,
             },
             auth,
-            stale: params
-                .text("stale")
-                .is_some_and(|s| s.eq_ignore_ascii_case("true")),
+            stale: params.text("stale").is_some_and(|s| s.eq_ignore_ascii_case("true")),
             opaque: params.text("opaque"),
         })
     }
 
     /// The value of the Authorization or Proxy-Authorization header that answers it. `uri` is written as digest-uri; `nc`
     /// counts the answers to this nonce from 1; `cnonce` is the caller's randomness.
-    pub fn answer(
-        &self,
-        method: &str,
-        uri: &str,
-        username: &str,
-        password: &str,
-        cnonce: &str,
-        nc: u32,
-    ) -> String {
+    pub fn answer(&self, method: &str, uri: &str, username: &str, password: &str, cnonce: &str, nc: u32) -> String {
         let mut credentials = Credentials {
             username: username.to_owned(),
             realm: self.realm.clone(),
@@ -487,9 +476,7 @@ impl Algorithm {
     }
 
     fn parse(name: &str) -> Option<Algorithm> {
-        [Algorithm::Md5, Algorithm::Sha256]
-            .into_iter()
-            .find(|algorithm| name.eq_ignore_ascii_case(algorithm.name()))
+        [Algorithm::Md5, Algorithm::Sha256].into_iter().find(|algorithm| name.eq_ignore_ascii_case(algorithm.name()))
     }
 
     /// Lower-case hex of the hash over the parts joined by colons.
@@ -504,9 +491,7 @@ impl Algorithm {
 
 fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
-    digits
-        .filter_map(|d| char::from_digit(u32::from(d), 16))
-        .collect()
+    digits.filter_map(|d| char::from_digit(u32::from(d), 16)).collect()
 }
 
 /// A quoted-string (RFC 3261 §25.1); control characters, which could end the header, are left out.

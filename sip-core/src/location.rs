@@ -114,10 +114,7 @@ impl Location {
     /// The change that takes out the binding whose time has come first, for [`Location::apply`]; `None` if none has.
     pub fn expired(&self, now: Instant) -> Option<Change> {
         let (at, account) = self.deadlines.first()?;
-        (*at <= now).then(|| Change::Unbind {
-            account: account.clone(),
-            why: Unbound::Expired,
-        })
+        (*at <= now).then(|| Change::Unbind { account: account.clone(), why: Unbound::Expired })
     }
 
     fn bind(&mut self, binding: Binding) -> Applied {
@@ -130,13 +127,8 @@ impl Location {
             Entry::Occupied(entry) if entry.get().outdates(&binding) => return Applied::Unchanged,
             Entry::Occupied(mut entry) => {
                 let old = entry.insert(binding);
-                self.deadlines
-                    .remove(&(old.expires_at, old.account.clone()));
-                if entry.get().same_place(&old) {
-                    Applied::Refreshed
-                } else {
-                    Applied::Replaced(old)
-                }
+                self.deadlines.remove(&(old.expires_at, old.account.clone()));
+                if entry.get().same_place(&old) { Applied::Refreshed } else { Applied::Replaced(old) }
             }
         };
         self.deadlines.insert(deadline);
@@ -173,11 +165,7 @@ mod tests {
             account: account.into(),
             contact_uri: format!("sip:{account}@192.0.2.1:{port}"),
             instance: None,
-            flow: Flow {
-                transport: Transport::Udp,
-                local: ([203, 0, 113, 5], 6050).into(),
-                remote,
-            },
+            flow: Flow { transport: Transport::Udp, local: ([203, 0, 113, 5], 6050).into(), remote },
             registered_at: now,
             expires_at: now + Duration::from_secs(600),
             call_id: call_id.into(),
@@ -187,10 +175,7 @@ mod tests {
     }
 
     fn unbind(account: &str, why: Unbound) -> Change {
-        Change::Unbind {
-            account: account.into(),
-            why,
-        }
+        Change::Unbind { account: account.into(), why }
     }
 
     #[test]
@@ -202,26 +187,17 @@ mod tests {
 
         let later = t0 + Duration::from_secs(300);
         let refresh = binding(later, "101", 5060, "a", 2);
-        assert_eq!(
-            location.apply(Change::Bind(refresh.clone())),
-            Applied::Refreshed
-        );
+        assert_eq!(location.apply(Change::Bind(refresh.clone())), Applied::Refreshed);
         assert_eq!(location.next_deadline(), Some(refresh.expires_at));
 
         let moved = binding(later, "101", 5070, "b", 1);
-        assert_eq!(
-            location.apply(Change::Bind(moved.clone())),
-            Applied::Replaced(refresh)
-        );
+        assert_eq!(location.apply(Change::Bind(moved.clone())), Applied::Replaced(refresh));
         assert_eq!(location.get("101"), Some(&moved));
         assert_eq!(location.len(), 1);
 
         let gone = location.apply(unbind("101", Unbound::Unregistered));
         assert_eq!(gone, Applied::Removed(moved));
-        assert_eq!(
-            location.apply(unbind("101", Unbound::Unregistered)),
-            Applied::Unchanged
-        );
+        assert_eq!(location.apply(unbind("101", Unbound::Unregistered)), Applied::Unchanged);
         assert_eq!(location.next_deadline(), None);
     }
 
@@ -244,14 +220,8 @@ mod tests {
         let mut location = Location::default();
         for (instance, call_id) in [("<urn:uuid:1>", "a"), ("<urn:uuid:2>", "b")] {
             let instance = Some(instance.to_owned());
-            let binding = Binding {
-                instance,
-                ..binding(t0, "101", 5060, call_id, 1)
-            };
-            assert!(!matches!(
-                location.apply(Change::Bind(binding)),
-                Applied::Replaced(_)
-            ));
+            let binding = Binding { instance, ..binding(t0, "101", 5060, call_id, 1) };
+            assert!(!matches!(location.apply(Change::Bind(binding)), Applied::Replaced(_)));
         }
     }
 

@@ -25,6 +25,7 @@ impl Default for Limits {
 
 /// What to answer and what to change.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // lives for one turn, on the stack
 pub enum Registered {
     /// 200. `contact` is what the account is reachable at afterwards, with the seconds granted.
     Ok { change: Option<Change>, contact: Option<(String, u32)> },
@@ -93,7 +94,7 @@ pub fn register(
         expires_at: now + Duration::from_secs(u64::from(seconds)),
         call_id: call_id.to_owned(),
         cseq: cseq.number,
-        user_agent: request.header(Name::UserAgent).unwrap_or_default().chars().take(100).collect(),
+        user_agent: request.header(Name::UserAgent).map(|text| text.chars().take(100).collect()),
     };
     Registered::Ok { contact: Some((binding.contact_uri.clone(), seconds)), change: Some(Change::Bind(binding)) }
 }

@@ -26,6 +26,7 @@ use sip_core::location::Binding;
 use sip_core::message::{Message, Method};
 use sip_core::sdp::{self, Door, Sdp};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// D-08: how long an account may stay unregistered before it counts as unreachable; a push may be on its way.
@@ -116,8 +117,10 @@ pub struct Call {
     door_leg: LegId,
     door: Door,
     door_ports: LegPorts,
-    /// The one SDP the door ever sees (D-01, D-09).
+    /// The one SDP the door sees until it offers anew (D-01, D-09), and what its `o=` and `c=` lines are made of.
     answer: String,
+    door_ip: IpAddr,
+    door_sdp: (u64, u64),
     /// Next of [`PROGRESS_REPEATS`]; `None` once the door was heard.
     progress: Option<usize>,
     standings: BTreeMap<Number, Standing>,
@@ -147,7 +150,8 @@ impl Call {
             refuse
         };
         let Some(worker) = turn.ports.choose_worker() else { return Err(refused(turn, Refuse::NoPorts)) };
-        let (audio, video) = sdp::offers(&offer);
+        let has = |kind: &sdp::Kind| offer.media.iter().any(|media| media.kind == *kind && media.port != 0);
+        let (audio, video) = (has(&sdp::Kind::Audio), has(&sdp::Kind::Video));
         let Some(mut ports) = LegPorts::take(turn, worker, leg, flow.remote.ip(), audio, video) else {
             return Err(refused(turn, Refuse::NoPorts));
         };
@@ -166,6 +170,8 @@ impl Call {
             end_reason: None,
             door_leg: leg,
             answer: answer.to_string(),
+            door_ip: ip,
+            door_sdp: (session_id, 1),
             door,
             door_ports: ports,
             progress: Some(0),
@@ -224,7 +230,14 @@ impl Call {
 
     /// 183 with the one SDP; armed again until the door is heard (D-02).
     fn send_progress(&mut self, turn: &mut Turn<'_>) {
-        turn.endpoint.answer(turn.now, self.door_leg, 183, &Headers::new(), Some(("application/sdp", self.answer.as_bytes())), turn.sip);
+        turn.endpoint.answer(
+            turn.now,
+            self.door_leg,
+            183,
+            &Headers::new(),
+            Some(("application/sdp", self.answer.as_bytes())),
+            turn.sip,
+        );
         self.step(turn, "server", "door", "183 Session Progress");
         let wait = match self.progress {
             Some(n) => {
@@ -247,7 +260,11 @@ impl Call {
             Standing::Declined(_) => return,
             Standing::Absent | Standing::Ringing => {}
         }
-        let pending = self.members.iter().find(|(_, m)| m.account == account && m.is_pending()).map(|(leg, m)| (*leg, m.same_contact(binding)));
+        let pending = self
+            .members
+            .iter()
+            .find(|(_, m)| m.account == account && m.is_pending())
+            .map(|(leg, m)| (*leg, m.same_contact(binding)));
         match pending {
             Some((leg, true)) => {
                 if turn.endpoint.nudge(leg, turn.sip) {
@@ -265,7 +282,9 @@ impl Call {
         if self.members.len() >= MAX_LEGS {
             return turn.count("call_too_many_legs");
         }
-        let Some((leg, member)) = Member::invite(turn, &self.ring, self.worker, &self.door, binding, account.clone()) else { return };
+        let Some((leg, member)) = Member::invite(turn, &self.ring, self.worker, &self.door, binding, account.clone()) else {
+            return;
+        };
         turn.sessions.insert(leg, self.ring.session);
         self.members.insert(leg, member);
         self.standings.insert(account.clone(), Standing::Ringing);
@@ -319,7 +338,14 @@ impl Call {
         let session = self.ring.session;
         turn.media(self.worker, Command::Put { session, leg: plan });
         turn.media(self.worker, Command::Talk { session, leg: Some(crate::turn::media_leg(leg)) });
-        turn.endpoint.answer(turn.now, self.door_leg, 200, &Headers::new(), Some(("application/sdp", self.answer.as_bytes())), turn.sip);
+        turn.endpoint.answer(
+            turn.now,
+            self.door_leg,
+            200,
+            &Headers::new(),
+            Some(("application/sdp", self.answer.as_bytes())),
+            turn.sip,
+        );
         self.step(turn, "server", "door", "200 OK");
         self.drop_members(turn, Some(leg), Some(ELSEWHERE), "answered elsewhere");
         for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress] {
@@ -365,7 +391,8 @@ impl Call {
 
     /// A request inside a leg that is not BYE: answered locally (D-01, D-09), never passed on.
     pub fn request(&mut self, turn: &mut Turn<'_>, leg: LegId, tx: TxId, request: &Message) {
-        let name = if leg == self.door_leg { Some("door".to_owned()) } else { self.members.get(&leg).map(|m| m.account.to_string()) };
+        let name =
+            if leg == self.door_leg { Some("door".to_owned()) } else { self.members.get(&leg).map(|m| m.account.to_string()) };
         let (Some(name), Some(method)) = (name, request.method().cloned()) else { return };
         self.step(turn, &name, "server", method.as_str());
         let no_headers = Headers::new();
@@ -398,8 +425,9 @@ impl Call {
     fn renegotiate(&mut self, turn: &mut Turn<'_>, leg: LegId, request: &Message) -> Result<String, Refuse> {
         let offer = Sdp::parse(request.body()).map_err(|_| Refuse::BadOffer)?;
         let (answer, plan) = if leg == self.door_leg {
-            let ip = turn.settings.media_ip.or(turn.endpoint.leg_flow(leg).map(|f| f.local.ip())).ok_or(Refuse::BadOffer)?;
-            let (answer, door) = sdp::answer_door(&offer, &self.door_ports.local(ip, self.started_ms.unsigned_abs(), 2)).map_err(|_| Refuse::NothingInCommon)?;
+            self.door_sdp.1 += 1;
+            let local = self.door_ports.local(self.door_ip, self.door_sdp.0, self.door_sdp.1);
+            let (answer, door) = sdp::answer_door_again(&offer, &self.door, &local).map_err(|_| Refuse::NothingInCommon)?;
             let plan = self.door_ports.plan(door.audio.as_ref(), door.video.as_ref());
             self.answer = answer.to_string();
             (self.answer.clone(), plan)
@@ -480,7 +508,8 @@ impl Call {
         if waiting {
             return;
         }
-        let declined: Vec<u16> = self.standings.values().filter_map(|s| if let Standing::Declined(code) = s { Some(*code) } else { None }).collect();
+        let declined: Vec<u16> =
+            self.standings.values().filter_map(|s| if let Standing::Declined(code) = s { Some(*code) } else { None }).collect();
         let (reason, code) = match declined.as_slice() {
             [] => ("nobody reachable", 480),
             codes if codes.iter().all(|code| matches!(code, 486 | 600)) => ("all busy", 600),
@@ -522,7 +551,8 @@ impl Call {
 
     /// Ends every live member leg but one: CANCEL while it rings, BYE once it talks.
     fn drop_members(&mut self, turn: &mut Turn<'_>, keep: Option<LegId>, sip_reason: Option<&str>, why: &str) {
-        let live: Vec<LegId> = self.members.iter().filter(|(leg, m)| Some(**leg) != keep && m.is_live()).map(|(leg, _)| *leg).collect();
+        let live: Vec<LegId> =
+            self.members.iter().filter(|(leg, m)| Some(**leg) != keep && m.is_live()).map(|(leg, _)| *leg).collect();
         for leg in live {
             let headers: Headers = sip_reason.map(|reason| ("Reason", reason.to_owned())).into_iter().collect();
             let Some(member) = self.members.get(&leg) else { continue };

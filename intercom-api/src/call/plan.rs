@@ -27,7 +27,14 @@ pub struct LegPorts {
 
 impl LegPorts {
     /// Takes a pair per stream from one worker's stock. `None` when it has too few: nothing is taken then.
-    pub fn take(turn: &mut Turn<'_>, worker: WorkerId, leg: LegId, sip_source: IpAddr, audio: bool, video: bool) -> Option<LegPorts> {
+    pub fn take(
+        turn: &mut Turn<'_>,
+        worker: WorkerId,
+        leg: LegId,
+        sip_source: IpAddr,
+        audio: bool,
+        video: bool,
+    ) -> Option<LegPorts> {
         let mut ports = LegPorts { leg, sip_source, audio: None, video: None };
         for (wanted, video) in [(audio, false), (video, true)] {
             if !wanted {

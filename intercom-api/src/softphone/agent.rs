@@ -34,19 +34,31 @@ pub enum AgentEvent {
         code: u16,
     },
     /// A call for us; the body is the offer. Answer with [`Agent::answer`].
-    Incoming { offer: Bytes },
+    Incoming {
+        offer: Bytes,
+    },
     /// 101–199 for our call, with its description if it has one.
-    Progress { code: u16, to_tag: String, body: Bytes },
+    Progress {
+        code: u16,
+        to_tag: String,
+        body: Bytes,
+    },
     /// Our call was answered.
-    Answered { body: Bytes },
+    Answered {
+        body: Bytes,
+    },
     /// Our call was refused.
-    Refused { code: u16 },
+    Refused {
+        code: u16,
+    },
     /// The caller cancelled.
     Cancelled,
     /// The other side hung up.
     Ended,
     /// A request in the dialog (INFO): already answered 200.
-    Info { body: Bytes },
+    Info {
+        body: Bytes,
+    },
 }
 
 /// What leaves in one turn.
@@ -77,7 +89,8 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(config: AgentConfig) -> Agent {
-        let identity = Identity { product: "Doorline-softphone".into(), public_host: None, allow: "INVITE, ACK, CANCEL, BYE, INFO" };
+        let identity =
+            Identity { product: "Doorline-softphone".into(), public_host: None, allow: "INVITE, ACK, CANCEL, BYE, INFO" };
         let mut tokens = Tokens::new(0, config.seed);
         let register_call_id = tokens.token();
         Agent {

@@ -138,7 +138,9 @@ pub struct Device {
 
 impl Device {
     /// Binds the sockets and starts the task; it ends when the orders' sender is dropped.
-    pub async fn start(config: DeviceConfig) -> io::Result<(mpsc::UnboundedSender<Order>, mpsc::UnboundedReceiver<(Instant, Happened)>)> {
+    pub async fn start(
+        config: DeviceConfig,
+    ) -> io::Result<(mpsc::UnboundedSender<Order>, mpsc::UnboundedReceiver<(Instant, Happened)>)> {
         let sip = UdpSocket::bind((config.ip, 0)).await?;
         let flow = Flow { transport: Transport::Udp, local: sip.local_addr()?, remote: config.server };
         let agent_config =
@@ -238,7 +240,8 @@ impl Device {
             AgentEvent::RegisterFailed { code } => self.tell(Happened::RegisterFailed(code)),
             AgentEvent::Incoming { offer } => {
                 self.tell(Happened::Incoming);
-                let answered = Sdp::parse(&offer).ok().and_then(|offer| sdp::answer(&offer, &self.local(), &self.supported()).ok());
+                let answered =
+                    Sdp::parse(&offer).ok().and_then(|offer| sdp::answer(&offer, &self.local(), &self.supported()).ok());
                 let Some((answer, agreed)) = answered else { return self.agent.answer(Instant::now(), 488, None, out) };
                 self.tally = Tally::default();
                 (self.audio.stream, self.video.stream) = (agreed.audio, agreed.video);
@@ -294,7 +297,13 @@ impl Device {
     }
 
     fn local(&self) -> Local {
-        Local { ip: self.ip, audio_port: Some(self.audio.port), video_port: Some(self.video.port), session_id: u64::from(self.audio.ssrc), version: 1 }
+        Local {
+            ip: self.ip,
+            audio_port: Some(self.audio.port),
+            video_port: Some(self.video.port),
+            session_id: u64::from(self.audio.ssrc),
+            version: 1,
+        }
     }
 
     fn supported(&self) -> Supported {

@@ -72,7 +72,11 @@ pub struct Switchboard {
 
 impl Switchboard {
     pub fn new(parts: Parts) -> Switchboard {
-        let identity = Identity { product: concat!("Doorline/", env!("CARGO_PKG_VERSION")).to_owned(), public_host: parts.public_host, allow: ALLOW };
+        let identity = Identity {
+            product: concat!("Doorline/", env!("CARGO_PKG_VERSION")).to_owned(),
+            public_host: parts.public_host,
+            allow: ALLOW,
+        };
         Switchboard {
             settings: parts.settings,
             challenger: Challenger::new(parts.nonce_key, &parts.realm),
@@ -111,8 +115,8 @@ impl Switchboard {
                 self.calls.remove(&session);
             }
         }
-        for binding in self.location.expire(now) {
-            out.push(Effect::Publish(Publication::Unregistered { account: binding.account.to_string() }));
+        for change in self.location.expired(now) {
+            self.change_location(now, change, out);
         }
         self.pump(now, out);
     }
@@ -231,7 +235,8 @@ impl Switchboard {
     }
 
     fn member_appeared(&mut self, now: Instant, binding: &Binding, out: &mut Vec<Effect>) {
-        let ringing: Vec<SessionId> = self.calls.values().filter(|call| call.rings(&binding.account)).map(Call::session).collect();
+        let ringing: Vec<SessionId> =
+            self.calls.values().filter(|call| call.rings(&binding.account)).map(Call::session).collect();
         for session in ringing {
             if !self.talking.contains_key(&*binding.account) {
                 self.with_call(now, session, out, |call, turn| call.member_appeared(turn, binding));

@@ -126,7 +126,10 @@ impl Switchboard {
     /// an app that calls a door is a view, which has its own machine.
     fn resolve(&self, caller: &Account, dialled: &str) -> Option<(Option<Number>, Vec<Number>)> {
         if caller.kind == AccountType::Door {
-            let group = self.directory.group(dialled).or_else(|| self.directory.group(self.directory.room(&caller.number, dialled)?.as_str()));
+            let group = self
+                .directory
+                .group(dialled)
+                .or_else(|| self.directory.group(self.directory.room(&caller.number, dialled)?.as_str()));
             if let Some(group) = group {
                 return Some((Some(group.id.clone()), group.members.clone()));
             }

@@ -42,13 +42,7 @@ impl Stream {
     }
 
     /// `direction` is ours; addresses are the peer's.
-    pub(super) fn with(
-        index: usize,
-        peer: &Sdp,
-        media: &Media,
-        payloads: Vec<Payload>,
-        direction: Direction,
-    ) -> Stream {
+    pub(super) fn with(index: usize, peer: &Sdp, media: &Media, payloads: Vec<Payload>, direction: Direction) -> Stream {
         let connection = media.connection.as_ref().or(peer.connection.as_ref());
         let ip = connection.and_then(Connection::ip);
         let held = ip.is_some_and(|ip| ip.is_unspecified());
@@ -57,10 +51,7 @@ impl Stream {
             (port != 0).then(|| SocketAddr::new(ip, port))
         };
         let remote_rtcp = match &media.rtcp {
-            Some(rtcp) => at(
-                rtcp.connection.as_ref().map_or(ip, Connection::ip),
-                rtcp.port,
-            ),
+            Some(rtcp) => at(rtcp.connection.as_ref().map_or(ip, Connection::ip), rtcp.port),
             None => at(ip, media.port.wrapping_add(1)),
         };
         Stream {

@@ -18,6 +18,22 @@ pub enum Codec {
     H264,
 }
 
+/// The encoding name and clock rate of `a=rtpmap` (RFC 8866 §6.6).
+impl std::fmt::Display for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            Codec::Pcmu => "PCMU",
+            Codec::Pcma => "PCMA",
+            Codec::G722 => "G722",
+            Codec::Opus => "opus",
+            Codec::Speex(_) => "speex",
+            Codec::TelephoneEvent(_) => "telephone-event",
+            Codec::H264 => "H264",
+        };
+        write!(f, "{name}/{}", self.clock())
+    }
+}
+
 /// A payload type of one leg and what it means there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
@@ -58,18 +74,12 @@ impl Codec {
     }
 
     fn of_static_pt(pt: u8) -> Option<Codec> {
-        [Codec::Pcmu, Codec::Pcma, Codec::G722]
-            .into_iter()
-            .find(|codec| codec.static_pt() == Some(pt))
+        [Codec::Pcmu, Codec::Pcma, Codec::G722].into_iter().find(|codec| codec.static_pt() == Some(pt))
     }
 
     fn of_rtpmap(map: &RtpMap) -> Option<Codec> {
         let mono = matches!(map.channels, None | Some(1));
-        match (
-            map.encoding.to_ascii_lowercase().as_str(),
-            map.clock,
-            map.channels,
-        ) {
+        match (map.encoding.to_ascii_lowercase().as_str(), map.clock, map.channels) {
             ("pcmu", 8000, _) if mono => Some(Codec::Pcmu),
             ("pcma", 8000, _) if mono => Some(Codec::Pcma),
             // baresip writes the sampling rate instead of the RTP clock.
@@ -93,12 +103,7 @@ impl Codec {
             Codec::TelephoneEvent(_) => ("telephone-event", None),
             Codec::H264 => ("H264", None),
         };
-        RtpMap {
-            pt,
-            encoding: encoding.into(),
-            clock: self.clock(),
-            channels,
-        }
+        RtpMap { pt, encoding: encoding.into(), clock: self.clock(), channels }
     }
 
     /// The parameters we state for what we receive, where nobody asks for others (spec sip.md §4.1, §4.5).
@@ -142,11 +147,7 @@ impl Media {
             None => Codec::of_static_pt(pt)?,
         };
         let fmtp = self.fmtp.iter().find(|fmtp| fmtp.pt == pt);
-        Some(Payload {
-            pt,
-            codec,
-            fmtp: fmtp.map(|fmtp| fmtp.params.clone()),
-        })
+        Some(Payload { pt, codec, fmtp: fmtp.map(|fmtp| fmtp.params.clone()) })
     }
 
     /// Adds a payload type: format, rtpmap (also for static types: some phones want it) and fmtp.
@@ -154,8 +155,7 @@ impl Media {
         let pt = payload.pt;
         self.formats.push(pt.to_string());
         self.rtpmap.push(payload.codec.rtpmap(pt));
-        self.fmtp
-            .extend(payload.fmtp.clone().map(|params| Fmtp { pt, params }));
+        self.fmtp.extend(payload.fmtp.clone().map(|params| Fmtp { pt, params }));
     }
 }
 
@@ -187,9 +187,7 @@ impl H264 {
             let (name, value) = param.split_once('=').unwrap_or((param, ""));
             let value = value.trim_ascii();
             match name.trim_ascii().to_ascii_lowercase().as_str() {
-                "profile-level-id"
-                    if value.len() == 6 && value.bytes().all(|b| b.is_ascii_hexdigit()) =>
-                {
+                "profile-level-id" if value.len() == 6 && value.bytes().all(|b| b.is_ascii_hexdigit()) => {
                     h264.profile_level_id = Some(value.to_owned());
                 }
                 "packetization-mode" => h264.packetization_mode = value.parse().unwrap_or(2),
@@ -206,28 +204,17 @@ impl H264 {
     /// The `fmtp` parameters.
     pub fn to_fmtp(&self) -> String {
         let mut params = Vec::new();
-        params.extend(
-            self.profile_level_id
-                .as_ref()
-                .map(|id| format!("profile-level-id={id}")),
-        );
+        params.extend(self.profile_level_id.as_ref().map(|id| format!("profile-level-id={id}")));
         // Mode 0 is the default, but stated: side by side with a mode 1 nobody should have to guess.
         params.push(format!("packetization-mode={}", self.packetization_mode));
         if self.level_asymmetry_allowed {
             params.push("level-asymmetry-allowed=1".into());
         }
-        params.extend(
-            self.sprop_parameter_sets
-                .as_ref()
-                .map(|sets| format!("sprop-parameter-sets={sets}")),
-        );
+        params.extend(self.sprop_parameter_sets.as_ref().map(|sets| format!("sprop-parameter-sets={sets}")));
         params.join(";")
     }
 }
 
 fn is_sprop(value: &str) -> bool {
-    !value.is_empty()
-        && value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b','))
+    !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b','))
 }

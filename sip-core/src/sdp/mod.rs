@@ -21,8 +21,7 @@ use std::net::IpAddr;
 pub use agreed::{Agreed, Door, Member, Stream};
 pub use codec::{Codec, H264, Payload};
 pub use negotiate::{
-    Local, Refuse, Supported, answer, answer_door, answer_door_again, answer_member, offer,
-    offer_member, read_answer,
+    Local, Refuse, Supported, answer, answer_door, answer_door_again, answer_member, offer, offer_member, read_answer,
 };
 pub use read::SdpError;
 
@@ -166,10 +165,7 @@ impl Direction {
 
     /// What one who is `willing` can answer to a peer that says `self` (RFC 3264 §6.1).
     pub fn answered_by(self, willing: Direction) -> Direction {
-        Direction::of(
-            willing.sends() && self.receives(),
-            willing.receives() && self.sends(),
-        )
+        Direction::of(willing.sends() && self.receives(), willing.receives() && self.sends())
     }
 
     pub fn as_str(self) -> &'static str {
@@ -202,10 +198,7 @@ impl Sdp {
 
     /// The direction of an m-line, inherited from the session where it says none (RFC 8866 §6.7).
     pub fn direction_of(&self, media: &Media) -> Direction {
-        media
-            .direction
-            .or(self.direction)
-            .unwrap_or(Direction::SendRecv)
+        media.direction.or(self.direction).unwrap_or(Direction::SendRecv)
     }
 
     /// Whether both say the same apart from the version in `o=`. Then the former one is to be repeated as it was:

@@ -13,10 +13,7 @@
 
 use std::net::IpAddr;
 
-use super::{
-    Agreed, Codec, Connection, Direction, Door, H264, Kind, Media, Member, Origin, Payload, RtcpFb,
-    Sdp, Stream,
-};
+use super::{Agreed, Codec, Connection, Direction, Door, H264, Kind, Media, Member, Origin, Payload, RtcpFb, Sdp, Stream};
 
 /// Our side of the SDP of one leg.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,11 +93,7 @@ pub fn offer_member(door: &Door, local: &Local) -> Sdp {
             let event = Codec::TelephoneEvent(payload.codec.clock());
             let event_pt = stream.payloads.iter().find(|p| p.codec == event);
             let fmtp = payload.fmtp.clone().or(payload.codec.own_fmtp());
-            media.push_payload(&Payload {
-                pt: numbers.take(payload.codec, Some(payload.pt)),
-                codec: payload.codec,
-                fmtp,
-            });
+            media.push_payload(&Payload { pt: numbers.take(payload.codec, Some(payload.pt)), codec: payload.codec, fmtp });
             media.push_payload(&Payload {
                 pt: numbers.take(event, event_pt.map(|p| p.pt)),
                 codec: event,
@@ -109,16 +102,12 @@ pub fn offer_member(door: &Door, local: &Local) -> Sdp {
         }
         sdp.media.push(media);
     }
-    if let (Some(port), Some(stream), Some(h264)) = (local.video_port, &door.video, door_h264(door))
-    {
+    if let (Some(port), Some(stream), Some(h264)) = (local.video_port, &door.video, door_h264(door)) {
         let mut media = Media::offered(Kind::Video, port, Direction::SendOnly);
         let mut wished = stream.main().map(|payload| payload.pt);
         // Single NAL units (mode 0) are valid in mode 1 too, not the other way round (RFC 6184 §6.2, §6.3).
         for packetization_mode in h264.packetization_mode..=1 {
-            let h264 = H264 {
-                packetization_mode,
-                ..h264.clone()
-            };
+            let h264 = H264 { packetization_mode, ..h264.clone() };
             media.push_payload(&Payload {
                 pt: numbers.take(Codec::H264, wished.take()),
                 codec: Codec::H264,
@@ -141,15 +130,10 @@ pub fn answer_member(reoffer: &Sdp, door: &Door, local: &Local) -> Result<(Sdp, 
         audio: &|offered| one_audio(offered, main_codec(door)),
         audio_willing: Direction::SendRecv,
         video: &|offered| {
-            one_video(offered, |theirs| {
-                h264.as_ref()
-                    .is_some_and(|door| door.packetization_mode <= theirs.packetization_mode)
-            })
+            one_video(offered, |theirs| h264.as_ref().is_some_and(|door| door.packetization_mode <= theirs.packetization_mode))
         },
         video_willing: Direction::SendOnly,
-        sprop: h264
-            .as_ref()
-            .and_then(|h264| h264.sprop_parameter_sets.clone()),
+        sprop: h264.as_ref().and_then(|h264| h264.sprop_parameter_sets.clone()),
     };
     answer_by(reoffer, local, &rules)
 }
@@ -161,22 +145,14 @@ pub fn offer(local: &Local, supported: &Supported) -> Sdp {
     if let (Some(port), false) = (local.audio_port, supported.audio.is_empty()) {
         let mut media = Media::offered(Kind::Audio, port, supported.audio_direction);
         for codec in &supported.audio {
-            media.push_payload(&Payload {
-                pt: numbers.take(*codec, None),
-                codec: *codec,
-                fmtp: codec.own_fmtp(),
-            });
+            media.push_payload(&Payload { pt: numbers.take(*codec, None), codec: *codec, fmtp: codec.own_fmtp() });
         }
         sdp.media.push(media);
     }
     if let (Some(port), false) = (local.video_port, supported.video.is_empty()) {
         let mut media = Media::offered(Kind::Video, port, supported.video_direction);
         for h264 in &supported.video {
-            media.push_payload(&Payload {
-                pt: numbers.take(Codec::H264, None),
-                codec: Codec::H264,
-                fmtp: Some(h264.to_fmtp()),
-            });
+            media.push_payload(&Payload { pt: numbers.take(Codec::H264, None), codec: Codec::H264, fmtp: Some(h264.to_fmtp()) });
         }
         media.rtcp_fb = feedback();
         sdp.media.push(media);
@@ -191,24 +167,16 @@ pub fn answer(offer: &Sdp, local: &Local, supported: &Supported) -> Result<(Sdp,
     let modes = &supported.video;
     let rules = Rules {
         audio: &|offered| {
-            let known = offered
-                .iter()
-                .filter(|p| supported.audio.contains(&p.codec));
+            let known = offered.iter().filter(|p| supported.audio.contains(&p.codec));
             let known: Vec<Payload> = known.cloned().collect();
             one_audio(&known, first_codec(&known))
         },
         audio_willing: supported.audio_direction,
         video: &|offered| {
-            one_video(offered, |theirs| {
-                modes
-                    .iter()
-                    .any(|our| our.packetization_mode == theirs.packetization_mode)
-            })
+            one_video(offered, |theirs| modes.iter().any(|our| our.packetization_mode == theirs.packetization_mode))
         },
         video_willing: supported.video_direction,
-        sprop: modes
-            .iter()
-            .find_map(|our| our.sprop_parameter_sets.clone()),
+        sprop: modes.iter().find_map(|our| our.sprop_parameter_sets.clone()),
     };
     answer_by(offer, local, &rules)
 }
@@ -221,16 +189,12 @@ pub fn read_answer(offer: &Sdp, answer: &Sdp) -> Result<Member, Refuse> {
     let mut agreed = Agreed::default();
     for (index, ours) in offer.media.iter().enumerate() {
         let theirs = answer.media.get(index);
-        let stream = theirs
-            .filter(|theirs| ours.port != 0 && theirs.port != 0 && theirs.kind == ours.kind)
-            .and_then(|theirs| {
-                let payloads = answered_payloads(ours, theirs);
-                let says = answer.direction_of(theirs);
-                let willing = offer.direction_of(ours);
-                (!only_events(&payloads)).then(|| {
-                    Stream::with(index, answer, theirs, payloads, says.answered_by(willing))
-                })
-            });
+        let stream = theirs.filter(|theirs| ours.port != 0 && theirs.port != 0 && theirs.kind == ours.kind).and_then(|theirs| {
+            let payloads = answered_payloads(ours, theirs);
+            let says = answer.direction_of(theirs);
+            let willing = offer.direction_of(ours);
+            (!only_events(&payloads)).then(|| Stream::with(index, answer, theirs, payloads, says.answered_by(willing)))
+        });
         agreed.put(&ours.kind, index, stream);
     }
     agreed.usable()
@@ -282,10 +246,7 @@ fn accept(offer: &Sdp, index: usize, local: &Local, rules: &Rules<'_>) -> Option
     let mut ours = Media::new(theirs.kind.clone(), port, &theirs.proto);
     ours.direction = Some(direction);
     for payload in &payloads {
-        ours.push_payload(&Payload {
-            fmtp: answer_fmtp(payload, direction, rules.sprop.as_ref()),
-            ..payload.clone()
-        });
+        ours.push_payload(&Payload { fmtp: answer_fmtp(payload, direction, rules.sprop.as_ref()), ..payload.clone() });
     }
     if theirs.kind == Kind::Video {
         ours.rtcp_fb = feedback();
@@ -302,18 +263,13 @@ fn answer_fmtp(offered: &Payload, direction: Direction, sprop: Option<&String>) 
         return offered.codec.own_fmtp();
     }
     offered.fmtp.as_ref()?;
-    let h264 = H264 {
-        sprop_parameter_sets: sprop.filter(|_| direction.sends()).cloned(),
-        ..offered.h264()
-    };
+    let h264 = H264 { sprop_parameter_sets: sprop.filter(|_| direction.sends()).cloned(), ..offered.h264() };
     Some(h264.to_fmtp())
 }
 
 /// PCMU or PCMA, whichever the door lists first, else the first codec we know (D-04).
 fn door_codec(offered: &[Payload]) -> Option<Codec> {
-    let g711 = offered
-        .iter()
-        .find(|p| matches!(p.codec, Codec::Pcmu | Codec::Pcma));
+    let g711 = offered.iter().find(|p| matches!(p.codec, Codec::Pcmu | Codec::Pcma));
     g711.map(|p| p.codec).or_else(|| first_codec(offered))
 }
 
@@ -386,12 +342,7 @@ fn is_rtp(proto: &str) -> bool {
 
 /// How a key frame may be asked for: PLI (RFC 4585) and FIR (RFC 5104).
 fn feedback() -> Vec<RtcpFb> {
-    ["nack pli", "ccm fir"]
-        .map(|value| RtcpFb {
-            pt: None,
-            value: value.into(),
-        })
-        .into()
+    ["nack pli", "ccm fir"].map(|value| RtcpFb { pt: None, value: value.into() }).into()
 }
 
 /// Hands out the payload types of one SDP: no number twice, also across m-lines.
@@ -405,11 +356,7 @@ impl Numbers {
     /// telephone-event, else the next free dynamic one.
     fn take(&mut self, codec: Codec, wished: Option<u8>) -> u8 {
         let customary = codec.is_telephone_event().then_some(101);
-        let mut dynamic = wished
-            .into_iter()
-            .chain(customary)
-            .chain(96..=127)
-            .filter(|pt| *pt >= 96 && !self.taken.contains(pt));
+        let mut dynamic = wished.into_iter().chain(customary).chain(96..=127).filter(|pt| *pt >= 96 && !self.taken.contains(pt));
         let pt = codec.static_pt().or_else(|| dynamic.next()).unwrap_or(127);
         self.taken.push(pt);
         pt
@@ -455,25 +402,17 @@ impl Media {
     }
 
     fn offered(kind: Kind, port: u16, direction: Direction) -> Media {
-        Media {
-            direction: Some(direction),
-            ..Media::new(kind, port, "RTP/AVP")
-        }
+        Media { direction: Some(direction), ..Media::new(kind, port, "RTP/AVP") }
     }
 
     /// The declined form of an offered m-line: port 0 and one of its formats, which nobody reads (RFC 3264 §6).
     fn decline(&self) -> Media {
         let format = self.formats.first().map_or("0", String::as_str);
-        Media {
-            formats: vec![format.to_owned()],
-            ..Media::new(self.kind.clone(), 0, &self.proto)
-        }
+        Media { formats: vec![format.to_owned()], ..Media::new(self.kind.clone(), 0, &self.proto) }
     }
 
     /// Only offered feedback may be answered (RFC 4585 §4.2).
     fn offers_feedback(&self, wanted: &RtcpFb) -> bool {
-        self.rtcp_fb
-            .iter()
-            .any(|fb| fb.value.eq_ignore_ascii_case(&wanted.value))
+        self.rtcp_fb.iter().any(|fb| fb.value.eq_ignore_ascii_case(&wanted.value))
     }
 }

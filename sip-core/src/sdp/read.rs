@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use super::{
-    Attribute, Connection, Direction, Fmtp, Kind, MAX_BYTES, MAX_FORMATS, MAX_MEDIA, Media, Origin,
-    Rtcp, RtcpFb, RtpMap, Sdp,
+    Attribute, Connection, Direction, Fmtp, Kind, MAX_BYTES, MAX_FORMATS, MAX_MEDIA, Media, Origin, Rtcp, RtcpFb, RtpMap, Sdp,
 };
 
 /// Why a body is not taken as SDP; the SIP answer is 488 in a request, and the leg's end in a response.
@@ -37,15 +36,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Sdp, SdpError> {
         media: Vec::new(),
     };
     // A lone CR ends a line too: left inside a value, some phone would read it as a line end later.
-    let lines = bytes
-        .split(|b| *b == b'\n' || *b == b'\r')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty());
-    if !lines
-        .clone()
-        .next()
-        .is_some_and(|first| first.starts_with(b"v="))
-    {
+    let lines = bytes.split(|b| *b == b'\n' || *b == b'\r').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    if !lines.clone().next().is_some_and(|first| first.starts_with(b"v=")) {
         return Err(SdpError::NotSdp);
     }
     for (number, line) in lines.enumerate() {
@@ -109,11 +101,7 @@ fn origin(value: &str) -> Origin {
         return Origin::default();
     };
     Origin {
-        username: if username.is_empty() {
-            "-".into()
-        } else {
-            username.join(" ")
-        },
+        username: if username.is_empty() { "-".into() } else { username.join(" ") },
         session_id: (*session_id).into(),
         version: (*version).into(),
         address: host(address),
@@ -195,10 +183,7 @@ fn typed_attribute(media: &mut Media, line: &str) -> Option<()> {
         }
         "rtcp" => {
             let (port, rest) = value.split_once(' ').unwrap_or((value, ""));
-            media.rtcp = Some(Rtcp {
-                port: port.parse().ok()?,
-                connection: connection(rest),
-            });
+            media.rtcp = Some(Rtcp { port: port.parse().ok()?, connection: connection(rest) });
         }
         "ptime" => media.ptime = Some(value.parse().ok()?),
         _ => return None,
@@ -228,8 +213,5 @@ fn attribute(line: &str) -> Option<Attribute> {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (line, None),
     };
-    (!name.is_empty()).then(|| Attribute {
-        name: name.to_owned(),
-        value,
-    })
+    (!name.is_empty()).then(|| Attribute { name: name.to_owned(), value })
 }

@@ -186,10 +186,7 @@ a=recvonly
     );
     let audio = door.audio.unwrap();
     assert_eq!(audio.remote, Some("198.51.100.62:54480".parse().unwrap()));
-    assert_eq!(
-        audio.remote_rtcp,
-        Some("198.51.100.62:51670".parse().unwrap())
-    );
+    assert_eq!(audio.remote_rtcp, Some("198.51.100.62:51670".parse().unwrap()));
     assert!(audio.send && audio.receive);
     let video = door.video.unwrap();
     assert_eq!((video.index, video.send, video.receive), (1, false, true));
@@ -234,23 +231,13 @@ fn pjsip_door_keeps_its_line_order_and_hands_on_mode_1_with_parameter_sets() {
     let offer = read(PJSIP_DOOR);
     let (answer, door) = answer_door(&offer, &local()).unwrap();
     let kinds: Vec<_> = answer.media.iter().map(|m| (&m.kind, m.port)).collect();
-    assert_eq!(
-        kinds,
-        [
-            (&Kind::Audio, 10000),
-            (&Kind::Other("text".into()), 0),
-            (&Kind::Video, 10002)
-        ]
-    );
+    assert_eq!(kinds, [(&Kind::Audio, 10000), (&Kind::Other("text".into()), 0), (&Kind::Video, 10002)]);
     assert_eq!(door.declined, [1]);
     assert_eq!(answer.media[0].direction, Some(Direction::RecvOnly));
     let audio = door.audio.as_ref().unwrap();
     assert_eq!((audio.send, audio.receive), (false, true));
     assert_eq!(audio.remote_rtcp, Some("192.0.2.41:4001".parse().unwrap()));
-    assert_eq!(
-        answer.media[2].fmtp[0].params,
-        "profile-level-id=42e01e;packetization-mode=1"
-    );
+    assert_eq!(answer.media[2].fmtp[0].params, "profile-level-id=42e01e;packetization-mode=1");
 
     let onward = offer_member(&door, &local());
     assert_eq!(onward.media[1].formats, ["97"]);
@@ -267,24 +254,11 @@ fn linphone_door_without_a_mode_is_mode_0() {
         "v=0\nc=IN IP4 192.0.2.50\nm=audio 7078 RTP/AVP 0\nm=video 9078 RTP/AVP 99\n\
         a=rtpmap:99 H264/90000\na=fmtp:99 profile-level-id=42801F\n",
     );
-    assert_eq!(
-        door.video.as_ref().unwrap().payloads[0]
-            .h264()
-            .packetization_mode,
-        0
-    );
+    assert_eq!(door.video.as_ref().unwrap().payloads[0].h264().packetization_mode, 0);
     let onward = offer_member(&door, &local());
-    let modes: Vec<_> = onward.media[1]
-        .payloads()
-        .iter()
-        .map(|p| p.h264().packetization_mode)
-        .collect();
+    let modes: Vec<_> = onward.media[1].payloads().iter().map(|p| p.h264().packetization_mode).collect();
     assert_eq!(modes, [0, 1]);
-    assert_eq!(
-        onward.media[0].formats,
-        ["0", "101"],
-        "the star may always be pressed"
-    );
+    assert_eq!(onward.media[0].formats, ["0", "101"], "the star may always be pressed");
 }
 
 #[test]
@@ -315,10 +289,7 @@ fn a_door_without_g711_is_answered_with_its_first_known_codec() {
         "v=0\nm=audio 4000 RTP/AVP 18 111 97 110\na=rtpmap:111 OPUS/48000/2\na=fmtp:111 maxplaybackrate=16000\n\
         a=rtpmap:97 speex/8000\na=rtpmap:110 telephone-event/48000\n",
     );
-    assert_eq!(
-        formats(&opus.audio.as_ref().unwrap().payloads),
-        [(111, Codec::Opus), (110, Codec::TelephoneEvent(48000))]
-    );
+    assert_eq!(formats(&opus.audio.as_ref().unwrap().payloads), [(111, Codec::Opus), (110, Codec::TelephoneEvent(48000))]);
     let onward = offer_member(&opus, &local());
     assert_eq!(onward.media[0].formats, ["111", "110"]);
     assert_eq!(onward.media[0].fmtp[0].params, "maxplaybackrate=16000");
@@ -352,10 +323,7 @@ fn rfc_6184_offer_with_three_modes_is_answered_with_the_first_usable() {
     );
     let (answer, _) = answer_door(&offer, &local()).unwrap();
     assert_eq!(answer.media[0].formats, ["99"]);
-    assert_eq!(
-        answer.media[0].fmtp[0].params,
-        "profile-level-id=42A01E;packetization-mode=1"
-    );
+    assert_eq!(answer.media[0].fmtp[0].params, "profile-level-id=42A01E;packetization-mode=1");
 }
 
 #[test]
@@ -365,10 +333,7 @@ fn member_answers_of_all_sorts_are_understood() {
         m=video 4002 RTP/AVP 96\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1\na=recvonly\n";
     let member = read_answer(&offer, &read(whole)).unwrap();
     let (audio, video) = (member.audio.unwrap(), member.video.unwrap());
-    assert_eq!(
-        formats(&audio.payloads),
-        [(8, Codec::Pcma), (101, Codec::TelephoneEvent(8000))]
-    );
+    assert_eq!(formats(&audio.payloads), [(8, Codec::Pcma), (101, Codec::TelephoneEvent(8000))]);
     assert!(audio.send && audio.receive);
     assert_eq!(formats(&video.payloads), [(96, Codec::H264)]);
     assert_eq!((video.send, video.receive), (true, false));
@@ -376,13 +341,7 @@ fn member_answers_of_all_sorts_are_understood() {
 
     // Its camera stays off however it answers: we offered sendonly.
     let both_ways = whole.replace("a=recvonly", "a=sendrecv");
-    assert!(
-        !read_answer(&offer, &read(&both_ways))
-            .unwrap()
-            .video
-            .unwrap()
-            .receive
-    );
+    assert!(!read_answer(&offer, &read(&both_ways)).unwrap().video.unwrap().receive);
 
     let no_video = whole.replace("m=video 4002", "m=video 0");
     let member = read_answer(&offer, &read(&no_video)).unwrap();
@@ -390,25 +349,16 @@ fn member_answers_of_all_sorts_are_understood() {
     assert_eq!(member.declined, [1]);
 
     let fewer_lines = &whole[..whole.find("m=video").unwrap()];
-    assert_eq!(
-        read_answer(&offer, &read(fewer_lines)).unwrap().declined,
-        [1]
-    );
+    assert_eq!(read_answer(&offer, &read(fewer_lines)).unwrap().declined, [1]);
 
     let no_audio = whole.replace("m=audio 4000", "m=audio 0");
     let member = read_answer(&offer, &read(&no_audio)).unwrap();
     assert!(member.audio.is_none() && member.video.is_some());
 
     let nothing = no_audio.replace("m=video 4002", "m=video 0");
-    assert_eq!(
-        read_answer(&offer, &read(&nothing)),
-        Err(Refuse::NothingInCommon)
-    );
+    assert_eq!(read_answer(&offer, &read(&nothing)), Err(Refuse::NothingInCommon));
     let other_codec = "v=0\nm=audio 4000 RTP/AVP 0\n";
-    assert_eq!(
-        read_answer(&offer, &read(other_codec)),
-        Err(Refuse::NothingInCommon)
-    );
+    assert_eq!(read_answer(&offer, &read(other_codec)), Err(Refuse::NothingInCommon));
 }
 
 #[test]
@@ -417,17 +367,11 @@ fn an_answer_may_leave_out_rtpmaps_or_renumber() {
     let bare = "v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 8 101\nm=video 4002 RTP/AVP 97\n";
     let member = read_answer(&offer, &read(bare)).unwrap();
     assert_eq!(member.audio.unwrap().payloads.len(), 2);
-    assert_eq!(
-        formats(&member.video.unwrap().payloads),
-        [(97, Codec::H264)]
-    );
+    assert_eq!(formats(&member.video.unwrap().payloads), [(97, Codec::H264)]);
 
     let renumbered = "v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 8\nm=video 4002 RTP/AVP 120\na=rtpmap:120 h264/90000\n";
     let member = read_answer(&offer, &read(renumbered)).unwrap();
-    assert_eq!(
-        formats(&member.video.unwrap().payloads),
-        [(120, Codec::H264), (97, Codec::H264), (96, Codec::H264)]
-    );
+    assert_eq!(formats(&member.video.unwrap().payloads), [(120, Codec::H264), (97, Codec::H264), (96, Codec::H264)]);
 }
 
 #[test]
@@ -442,55 +386,17 @@ fn a_member_holds_and_resumes_without_the_door() {
     };
     // (address, their direction) → (our answer for audio and video, we send audio, we send video)
     for (address, theirs, audio, video, sends) in [
-        (
-            "192.0.2.7",
-            "sendonly",
-            "recvonly",
-            "inactive",
-            [false, false],
-        ),
-        (
-            "192.0.2.7",
-            "inactive",
-            "inactive",
-            "inactive",
-            [false, false],
-        ),
-        (
-            "192.0.2.7",
-            "recvonly",
-            "sendonly",
-            "sendonly",
-            [true, true],
-        ),
-        (
-            "192.0.2.7",
-            "sendrecv",
-            "sendrecv",
-            "sendonly",
-            [true, true],
-        ),
-        (
-            "0.0.0.0",
-            "sendrecv",
-            "sendrecv",
-            "sendonly",
-            [false, false],
-        ),
+        ("192.0.2.7", "sendonly", "recvonly", "inactive", [false, false]),
+        ("192.0.2.7", "inactive", "inactive", "inactive", [false, false]),
+        ("192.0.2.7", "recvonly", "sendonly", "sendonly", [true, true]),
+        ("192.0.2.7", "sendrecv", "sendrecv", "sendonly", [true, true]),
+        ("0.0.0.0", "sendrecv", "sendrecv", "sendonly", [false, false]),
     ] {
         let (answer, member) = answer_member(&reoffer(address, theirs), &door, &local()).unwrap();
-        let says: Vec<_> = answer
-            .media
-            .iter()
-            .map(|m| m.direction.unwrap().as_str())
-            .collect();
+        let says: Vec<_> = answer.media.iter().map(|m| m.direction.unwrap().as_str()).collect();
         assert_eq!(says, [audio, video], "{address} {theirs}");
         let streams = [member.audio.unwrap(), member.video.unwrap()];
-        assert_eq!(
-            [streams[0].send, streams[1].send],
-            sends,
-            "{address} {theirs}"
-        );
+        assert_eq!([streams[0].send, streams[1].send], sends, "{address} {theirs}");
         assert_eq!(streams[0].remote.is_none(), address == "0.0.0.0");
     }
 }
@@ -498,58 +404,37 @@ fn a_member_holds_and_resumes_without_the_door() {
 #[test]
 fn a_member_that_leaves_the_doors_formats_is_refused() {
     let mode_1 = door(PJSIP_DOOR);
-    let reoffer = read(
-        "v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 0\nm=video 4002 RTP/AVP 97\na=rtpmap:97 H264/90000\n",
-    );
+    let reoffer = read("v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 0\nm=video 4002 RTP/AVP 97\na=rtpmap:97 H264/90000\n");
     let (answer, member) = answer_member(&reoffer, &mode_1, &local()).unwrap();
     assert_eq!(answer.media[1].port, 0, "mode 1 cannot be sent as mode 0");
     assert!(member.audio.is_some());
     let opus = read("v=0\nm=audio 4000 RTP/AVP 111\na=rtpmap:111 opus/48000/2\n");
-    assert_eq!(
-        answer_member(&opus, &mode_1, &local()),
-        Err(Refuse::NothingInCommon)
-    );
+    assert_eq!(answer_member(&opus, &mode_1, &local()), Err(Refuse::NothingInCommon));
 }
 
 #[test]
 fn a_door_that_offers_again_keeps_its_codec() {
     let door = door(BARESIP_DOOR);
     // PCMU first now, H264 mode 1 first now: the session stays with PCMA and mode 0.
-    let again = BARESIP_DOOR
-        .replace("96 9 8 0 101", "0 8 101")
-        .replace("97 98 34", "98 97 34");
+    let again = BARESIP_DOOR.replace("96 9 8 0 101", "0 8 101").replace("97 98 34", "98 97 34");
     let (answer, _) = answer_door_again(&read(&again), &door, &local()).unwrap();
     assert_eq!(answer.media[0].formats, ["8", "101"]);
     assert_eq!(answer.media[1].formats, ["97"]);
     let (first, _) = answer_door(&read(BARESIP_DOOR), &local()).unwrap();
-    let next = answer_door_again(
-        &read(BARESIP_DOOR),
-        &door,
-        &Local {
-            version: 2,
-            ..local()
-        },
-    )
-    .unwrap()
-    .0;
+    let next = answer_door_again(&read(BARESIP_DOOR), &door, &Local { version: 2, ..local() }).unwrap().0;
     assert_ne!(first, next);
     assert!(first.says_the_same(&next), "so version 1 is repeated");
 }
 
 #[test]
 fn a_second_line_of_a_kind_and_a_medium_without_port_are_declined() {
-    let two = read(
-        "v=0\nc=IN IP4 192.0.2.1\nm=audio 4000 RTP/AVP 18\nm=audio 4002 RTP/AVP 8\nm=audio 4004 RTP/AVP 0\n",
-    );
+    let two = read("v=0\nc=IN IP4 192.0.2.1\nm=audio 4000 RTP/AVP 18\nm=audio 4002 RTP/AVP 8\nm=audio 4004 RTP/AVP 0\n");
     let (answer, door) = answer_door(&two, &local()).unwrap();
     let ports: Vec<_> = answer.media.iter().map(|m| m.port).collect();
     assert_eq!(ports, [0, 10000, 0]);
     assert_eq!(door.audio.unwrap().index, 1);
 
-    let no_video = Local {
-        video_port: None,
-        ..local()
-    };
+    let no_video = Local { video_port: None, ..local() };
     let (answer, door) = answer_door(&read(BARESIP_DOOR), &no_video).unwrap();
     assert_eq!(answer.media[1].port, 0);
     assert!(door.video.is_none());
@@ -559,8 +444,7 @@ fn a_second_line_of_a_kind_and_a_medium_without_port_are_declined() {
 #[test]
 fn ipv6_both_ways() {
     let ip = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    let offer =
-        read("v=0\no=- 1 1 IN IP6 2001:db8::7\nc=IN IP6 2001:db8::7\nm=audio 65535 RTP/AVP 0\n");
+    let offer = read("v=0\no=- 1 1 IN IP6 2001:db8::7\nc=IN IP6 2001:db8::7\nm=audio 65535 RTP/AVP 0\n");
     let (answer, door) = answer_door(&offer, &Local { ip, ..local() }).unwrap();
     assert!(answer.to_string().contains("c=IN IP6 ::1\r\n"));
     let audio = door.audio.unwrap();
@@ -577,20 +461,12 @@ fn two_user_agents_agree_through_the_server() {
         ..H264::default()
     };
     let can = Supported {
-        audio: vec![
-            Codec::Opus,
-            Codec::Pcma,
-            Codec::TelephoneEvent(48000),
-            Codec::TelephoneEvent(8000),
-        ],
+        audio: vec![Codec::Opus, Codec::Pcma, Codec::TelephoneEvent(48000), Codec::TelephoneEvent(8000)],
         audio_direction: Direction::SendRecv,
         video: vec![h264],
         video_direction: Direction::SendOnly,
     };
-    let unit = Local {
-        ip: "192.0.2.2".parse().unwrap(),
-        ..local()
-    };
+    let unit = Local { ip: "192.0.2.2".parse().unwrap(), ..local() };
     let offered = offer(&unit, &can);
     assert_eq!(offered.media[0].formats, ["96", "8", "101", "97"]);
     let (answered, door) = answer_door(&read(&offered.to_string()), &local()).unwrap();
@@ -599,20 +475,14 @@ fn two_user_agents_agree_through_the_server() {
     assert!(at_door.video.unwrap().send);
 
     let onward = offer_member(&door, &local());
-    let phone = Supported {
-        video_direction: Direction::RecvOnly,
-        ..can
-    };
+    let phone = Supported { video_direction: Direction::RecvOnly, ..can };
     let (said, at_phone) = answer(&read(&onward.to_string()), &unit, &phone).unwrap();
     let member = read_answer(&onward, &read(&said.to_string())).unwrap();
     let (ours, theirs) = (member.video.unwrap(), at_phone.video.unwrap());
     assert_eq!((ours.send, theirs.receive), (true, true));
     assert_eq!((ours.receive, theirs.send), (false, false));
     assert_eq!(formats(&ours.payloads), formats(&theirs.payloads));
-    assert_eq!(
-        theirs.payloads[0].h264().sprop_parameter_sets.as_deref(),
-        Some("Z0LgHtoCgPRA,aM4xUg==")
-    );
+    assert_eq!(theirs.payloads[0].h264().sprop_parameter_sets.as_deref(), Some("Z0LgHtoCgPRA,aM4xUg=="));
 }
 
 #[test]
@@ -622,19 +492,10 @@ fn odd_texts_survive() {
     let sdp = Sdp::parse(latin_1).unwrap();
     assert_eq!(sdp.session_name, "Haustür");
     assert_eq!(sdp.origin.username, "Tür 3 vorn");
-    assert_eq!(
-        (sdp.origin.session_id.as_str(), sdp.origin.version.as_str()),
-        ("abc-1", "v.2")
-    );
-    assert_eq!(
-        sdp.connection,
-        Some(Connection::Ip("224.2.1.1".parse().unwrap()))
-    );
+    assert_eq!((sdp.origin.session_id.as_str(), sdp.origin.version.as_str()), ("abc-1", "v.2"));
+    assert_eq!(sdp.connection, Some(Connection::Ip("224.2.1.1".parse().unwrap())));
     let audio = &sdp.media[0];
-    assert_eq!(
-        (audio.port, audio.direction),
-        (4000, Some(Direction::SendOnly))
-    );
+    assert_eq!((audio.port, audio.direction), (4000, Some(Direction::SendOnly)));
     assert_eq!(audio.attributes.len(), 2, "unreadable ones stay raw");
     assert_eq!(read(&sdp.to_string()), sdp);
 }
@@ -643,29 +504,14 @@ fn odd_texts_survive() {
 fn what_is_no_sdp_or_too_much_is_refused_by_name() {
     assert_eq!(Sdp::parse(b""), Err(SdpError::NotSdp));
     assert_eq!(Sdp::parse(b"{\"req\":\"unlock\"}"), Err(SdpError::NotSdp));
-    assert_eq!(
-        Sdp::parse(b"o=- 1 1 IN IP4 192.0.2.1\n"),
-        Err(SdpError::NotSdp)
-    );
-    for bad in [
-        "m=audio",
-        "m=audio x RTP/AVP 0",
-        "m=audio 70000 RTP/AVP 0",
-        "m=audio 4000",
-    ] {
+    assert_eq!(Sdp::parse(b"o=- 1 1 IN IP4 192.0.2.1\n"), Err(SdpError::NotSdp));
+    for bad in ["m=audio", "m=audio x RTP/AVP 0", "m=audio 70000 RTP/AVP 0", "m=audio 4000"] {
         let text = format!("v=0\n{bad}\n");
-        assert_eq!(
-            Sdp::parse(text.as_bytes()),
-            Err(SdpError::BadMedia { line: 2 }),
-            "{bad}"
-        );
+        assert_eq!(Sdp::parse(text.as_bytes()), Err(SdpError::BadMedia { line: 2 }), "{bad}");
     }
     let many = format!("v=0\n{}", "m=audio 0 RTP/AVP 0\n".repeat(MAX_MEDIA + 1));
     assert_eq!(Sdp::parse(many.as_bytes()), Err(SdpError::TooManyMedia));
-    assert_eq!(
-        Sdp::parse(&vec![b'v'; MAX_BYTES + 1]),
-        Err(SdpError::TooLong)
-    );
+    assert_eq!(Sdp::parse(&vec![b'v'; MAX_BYTES + 1]), Err(SdpError::TooLong));
     let wide = format!("v=0\nm=audio 4000 RTP/AVP{}\n", " 0".repeat(5000));
     assert_eq!(read(&wide).media[0].formats.len(), MAX_FORMATS);
 }
@@ -679,10 +525,7 @@ fn nothing_read_can_add_a_line_to_what_is_written() {
     let onward = offer_member(&door, &local());
     assert_eq!(onward.media.len(), 2);
     let video = &onward.media[1];
-    assert_eq!(
-        video.fmtp[0].params, "packetization-mode=0",
-        "values of a wrong form are dropped"
-    );
+    assert_eq!(video.fmtp[0].params, "packetization-mode=0", "values of a wrong form are dropped");
     let mut sly = onward.clone();
     sly.session_name = "a\r\nm=evil 1 RTP/AVP 0".into();
     assert_eq!(read(&sly.to_string()).media.len(), 2);
@@ -690,12 +533,7 @@ fn nothing_read_can_add_a_line_to_what_is_written() {
 
 fn line() -> impl Strategy<Value = String> {
     let kind = prop_oneof![Just("audio"), Just("video"), Just("text")];
-    let proto = prop_oneof![
-        Just("RTP/AVP"),
-        Just("RTP/AVPF"),
-        Just("RTP/SAVPF"),
-        Just("udptl")
-    ];
+    let proto = prop_oneof![Just("RTP/AVP"), Just("RTP/AVPF"), Just("RTP/SAVPF"), Just("udptl")];
     let name = prop_oneof![
         Just("H264/90000"),
         Just("opus/48000/2"),
@@ -730,9 +568,7 @@ fn is_answer_to(answer: &Sdp, offer: &Sdp) {
     assert_eq!(answer.media.len(), offer.media.len());
     for (ours, theirs) in answer.media.iter().zip(&offer.media) {
         assert_eq!((&ours.kind, &ours.proto), (&theirs.kind, &theirs.proto));
-        assert!(
-            ours.formats.iter().all(|f| theirs.formats.contains(f)) || theirs.formats.is_empty()
-        );
+        assert!(ours.formats.iter().all(|f| theirs.formats.contains(f)) || theirs.formats.is_empty());
         assert!(!ours.formats.is_empty());
         assert!(theirs.port != 0 || ours.port == 0);
         if ours.port != 0 {

@@ -12,10 +12,7 @@ impl Display for Sdp {
         let mut out = Lines(f);
         let o = &self.origin;
         out.line(format_args!("v=0"))?;
-        out.line(format_args!(
-            "o={} {} {} {}",
-            o.username, o.session_id, o.version, o.address
-        ))?;
+        out.line(format_args!("o={} {} {} {}", o.username, o.session_id, o.version, o.address))?;
         out.line(format_args!("s={}", self.session_name))?;
         if let Some(connection) = &self.connection {
             out.line(format_args!("c={connection}"))?;
@@ -58,8 +55,7 @@ struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
 impl Write for OneLine<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.split(['\r', '\n'])
-            .try_for_each(|part| self.0.write_str(part))
+        text.split(['\r', '\n']).try_for_each(|part| self.0.write_str(part))
     }
 }
 
@@ -77,13 +73,7 @@ impl Lines<'_, '_> {
     }
 
     fn media(&mut self, m: &Media) -> fmt::Result {
-        self.line(format_args!(
-            "m={} {} {} {}",
-            m.kind,
-            m.port,
-            m.proto,
-            m.formats.join(" ")
-        ))?;
+        self.line(format_args!("m={} {} {} {}", m.kind, m.port, m.proto, m.formats.join(" ")))?;
         if let Some(connection) = &m.connection {
             self.line(format_args!("c={connection}"))?;
         }

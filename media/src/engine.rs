@@ -1,0 +1,206 @@
+//! [`Engine`]: all sessions of one worker, as a pure machine. Commands, datagrams and time go in; datagrams and events come
+//! out in an [`Out`] that the caller owns and empties after each call.
+//!
+//! A forwarded packet is twelve new bytes and a reference to the rest of the datagram that was just given: nothing is
+//! copied, locked or allocated on the way.
+
+use crate::command::{Command, Event, Kind, LegId, PairId, SessionId};
+use crate::session::{Leg, Session};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Between two reports of a session that changes.
+const REPORT: Duration = Duration::from_secs(1);
+/// Between two [`Event::Noise`] of one pair.
+const NOISE: Duration = Duration::from_secs(1);
+
+/// Which socket of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Channel {
+    Rtp,
+    Rtcp,
+}
+
+/// What follows the first twelve bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// The datagram that was just given, from its thirteenth byte on.
+    Input,
+    Owned(Bytes),
+}
+
+/// A datagram to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send {
+    pub pair: PairId,
+    pub channel: Channel,
+    pub to: SocketAddr,
+    pub head: [u8; 12],
+    pub tail: Tail,
+}
+
+/// Consequences of one call, in order.
+#[derive(Debug, Default)]
+pub struct Out {
+    pub sends: Vec<Send>,
+    pub events: Vec<Event>,
+}
+
+/// Who uses a pair.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    session: SessionId,
+    leg: LegId,
+    kind: Kind,
+}
+
+/// See the module text.
+#[derive(Debug, Default)]
+pub struct Engine {
+    sessions: BTreeMap<SessionId, Session>,
+    /// By pair id.
+    owners: Vec<Option<Owner>>,
+    /// Sessions with a receiver that waits for a key frame.
+    asking: BTreeSet<(Instant, SessionId)>,
+    /// When each of them stands in `asking`.
+    asking_at: BTreeMap<SessionId, Instant>,
+    next_report: Option<Instant>,
+    noise: BTreeMap<PairId, Instant>,
+    /// Datagrams for pairs that nobody uses.
+    pub unowned: u64,
+}
+
+impl Engine {
+    pub fn command(&mut self, now: Instant, command: Command, out: &mut Out) {
+        match command {
+            Command::Open { session, anchor } => {
+                if self.sessions.contains_key(&session) {
+                    return;
+                }
+                let opened = Session::new(now, session, anchor);
+                self.own(session, &opened.legs[0]);
+                self.sessions.insert(session, opened);
+                self.touch(now, session);
+            }
+            Command::Put { session, leg } => {
+                let id = leg.leg;
+                let Some(found) = self.sessions.get_mut(&session) else { return };
+                let old: Vec<PairId> =
+                    found.legs.iter().filter(|l| l.id == id).flat_map(Leg::pairs).map(|(pair, _)| pair).collect();
+                found.put(now, leg, out);
+                old.into_iter().for_each(|pair| self.disown(pair));
+                if let Some(leg) = self.sessions.get(&session).and_then(|s| s.legs.iter().find(|l| l.id == id).cloned()) {
+                    self.own(session, &leg);
+                }
+                self.touch(now, session);
+            }
+            Command::Talk { session, leg } => {
+                if let Some(found) = self.sessions.get_mut(&session) {
+                    found.talk(leg);
+                }
+            }
+            Command::Remove { session, leg } => {
+                if let Some(gone) = self.sessions.get_mut(&session).and_then(|found| found.remove(leg)) {
+                    gone.pairs().for_each(|(pair, _)| self.disown(pair));
+                    out.events.push(Event::Report { session, legs: vec![gone.report()], last: false });
+                    self.touch(now, session);
+                }
+            }
+            Command::Close { session } => {
+                if let Some(closed) = self.sessions.remove(&session) {
+                    closed.legs.iter().flat_map(Leg::pairs).for_each(|(pair, _)| self.disown(pair));
+                    out.events.push(closed.report(true));
+                    self.forget_asking(session);
+                }
+            }
+        }
+    }
+
+    /// One datagram that arrived at a pair.
+    pub fn receive(&mut self, now: Instant, pair: PairId, channel: Channel, from: SocketAddr, datagram: &[u8], out: &mut Out) {
+        let Some(owner) = self.owners.get(pair.0 as usize).copied().flatten() else {
+            self.unowned += 1;
+            if self.noise.get(&pair).is_none_or(|at| now >= *at + NOISE) {
+                self.noise.insert(pair, now);
+                out.events.push(Event::Noise { pair });
+            }
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(&owner.session) else { return };
+        match channel {
+            Channel::Rtp => session.rtp(now, owner.leg, owner.kind, from, datagram, out),
+            Channel::Rtcp => session.rtcp(now, owner.leg, owner.kind, from, datagram, out),
+        }
+        self.touch(now, owner.session);
+    }
+
+    pub fn timeout(&mut self, now: Instant, out: &mut Out) {
+        while let Some(&(at, id)) = self.asking.first() {
+            if at > now {
+                break;
+            }
+            self.forget_asking(id);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.ask_if_due(now, out);
+            }
+            self.touch(now, id);
+        }
+        if self.next_report.is_some_and(|at| at <= now) {
+            self.next_report = None;
+            for session in self.sessions.values_mut() {
+                if std::mem::take(&mut session.dirty) {
+                    out.events.push(session.report(false));
+                }
+            }
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.asking.first().map(|(at, _)| *at), self.next_report].into_iter().flatten().min()
+    }
+
+    /// Live sessions, and pairs in use: what a test checks to be zero at the end.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.sessions.len(), self.owners.iter().flatten().count())
+    }
+
+    fn touch(&mut self, now: Instant, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        if session.dirty && self.next_report.is_none() {
+            self.next_report = Some(now + REPORT);
+        }
+        let wanted = session.deadline();
+        if self.asking_at.get(&id).copied() != wanted {
+            self.forget_asking(id);
+            if let Some(at) = wanted {
+                self.asking.insert((at, id));
+                self.asking_at.insert(id, at);
+            }
+        }
+    }
+
+    fn forget_asking(&mut self, id: SessionId) {
+        if let Some(at) = self.asking_at.remove(&id) {
+            self.asking.remove(&(at, id));
+        }
+    }
+
+    fn own(&mut self, session: SessionId, leg: &Leg) {
+        for (pair, kind) in leg.pairs() {
+            let index = pair.0 as usize;
+            if self.owners.len() <= index {
+                self.owners.resize(index + 1, None);
+            }
+            self.owners[index] = Some(Owner { session, leg: leg.id, kind });
+        }
+    }
+
+    fn disown(&mut self, pair: PairId) {
+        if let Some(owner) = self.owners.get_mut(pair.0 as usize) {
+            *owner = None;
+        }
+        self.noise.remove(&pair);
+    }
+}
