@@ -1,12 +1,18 @@
 //! Doorline: a SIP intercom media server. This crate is the product: intercom rules, drivers, HTTP.
 
 pub mod call;
+pub mod config;
 pub mod control;
 pub mod directory;
 pub mod driver;
+pub mod http;
 pub mod live;
 pub mod model;
+pub mod room;
+pub mod serve;
 pub mod softphone;
+pub mod store;
 pub mod switchboard;
 pub mod transport;
 pub mod turn;
+pub mod unlock;

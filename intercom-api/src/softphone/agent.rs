@@ -2,7 +2,7 @@
 //! phone differ only in who calls and in what media they send.
 
 use bytes::Bytes;
-use sip_core::digest;
+use sip_core::digest::Challenge;
 use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Lone, Out};
 use sip_core::flow::Flow;
 use sip_core::message::{Message, Method, Name};
@@ -316,6 +316,7 @@ impl Agent {
             }
         };
         let cnonce = self.endpoint.tokens().token();
-        digest::answer(challenge, method, uri, &self.config.number, &self.config.password, &cnonce, count)
+        let (number, password) = (&self.config.number, &self.config.password);
+        Challenge::parse(challenge).map_or_else(String::new, |c| c.answer(method, uri, number, password, &cnonce, count))
     }
 }

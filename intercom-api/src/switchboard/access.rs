@@ -14,18 +14,18 @@ impl Switchboard {
             true => (401, "WWW-Authenticate", Name::Authorization),
             false => (407, "Proxy-Authenticate", Name::ProxyAuthorization),
         };
-        let unix_ms = self.unix_ms(now);
-        let credentials = request.headers(answer).filter_map(Credentials::parse).find(|c| c.realm() == self.realm);
+        let unix_ms = self.unix_ms(now).unsigned_abs();
+        let credentials = request.headers(answer).filter_map(Credentials::parse).find(|c| c.realm == self.realm);
         let Some(credentials) = credentials else {
             let header = self.challenger.challenge(unix_ms, false);
             self.count("challenged");
             self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
             return None;
         };
-        let found = self.directory.account(credentials.username()).cloned();
+        let found = self.directory.account(credentials.username.as_str()).cloned();
         let from_user = request.from().and_then(|from| Uri::parse(from.uri)?.user_decoded().map(|user| user.into_owned()));
-        let own_name = from_user.as_deref() == Some(credentials.username());
-        let right_account = account.is_none_or(|only| only == credentials.username());
+        let own_name = from_user.as_deref() == Some(credentials.username.as_str());
+        let right_account = account.is_none_or(|only| only == credentials.username.as_str());
         let password = found.as_ref().map(|account| account.password.reveal());
         let (call_id, cseq) = (request.call_id().unwrap_or_default(), request.cseq().map_or(0, |cseq| cseq.number));
         let method = request.method().map_or("", Method::as_str);
@@ -36,8 +36,14 @@ impl Switchboard {
                 self.endpoint.respond_stateless(tx, 403, &Headers::new(), &mut self.sip);
                 None
             }
-            Verdict::Stale => {
-                self.count("stale_nonce");
+            Verdict::Unusable(why) => {
+                self.count(why.name());
+                let header = self.challenger.challenge(unix_ms, false);
+                self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+                None
+            }
+            Verdict::Stale(why) => {
+                self.count(why.name());
                 let header = self.challenger.challenge(unix_ms, true);
                 self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
                 None

@@ -15,7 +15,7 @@ use crate::turn::{CallTimer, Effect, Publication, Settings, Turn};
 use bytes::Bytes;
 use media::command::{self, SessionId};
 use media::ports::PortStock;
-use sip_core::digest::Challenger;
+use sip_core::digest::{Algorithm, Challenger};
 use sip_core::endpoint::{Endpoint, Event, Headers, Identity, LegId, Out, TxId};
 use sip_core::flow::Flow;
 use sip_core::location::{Binding, Change, Location, Unbound};
@@ -79,7 +79,7 @@ impl Switchboard {
         };
         Switchboard {
             settings: parts.settings,
-            challenger: Challenger::new(parts.nonce_key, &parts.realm),
+            challenger: Challenger::new(parts.nonce_key, &parts.realm, Algorithm::Md5),
             realm: parts.realm,
             limits: Limits::default(),
             epoch: parts.epoch,
@@ -115,7 +115,7 @@ impl Switchboard {
                 self.calls.remove(&session);
             }
         }
-        for change in self.location.expired(now) {
+        while let Some(change) = self.location.expired(now) {
             self.change_location(now, change, out);
         }
         self.pump(now, out);

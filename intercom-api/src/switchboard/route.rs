@@ -42,7 +42,7 @@ impl Switchboard {
         let Some(account) = self.authenticate(now, tx, request, Some(&account)) else { return };
         let number = account.number.as_str();
         let mut headers: Headers = vec![("Date", http_date(self.unix_ms(now)))];
-        match register(now, request, flow, number, self.location.binding(number), self.limits) {
+        match register(now, request, flow, number, self.location.get(number), self.limits) {
             Registered::Ok { change, contact } => {
                 if let Some((uri, seconds)) = contact {
                     headers.push(("Contact", format!("<{uri}>;expires={seconds}")));
@@ -115,7 +115,7 @@ impl Switchboard {
         for account in accounts {
             if self.talking.contains_key(&account) {
                 self.with_call(now, session, out, |call, turn| call.member_busy(turn, &account));
-            } else if let Some(binding) = self.location.binding(account.as_str()).cloned() {
+            } else if let Some(binding) = self.location.get(account.as_str()).cloned() {
                 self.with_call(now, session, out, |call, turn| call.member_appeared(turn, &binding));
             }
         }
@@ -143,7 +143,7 @@ impl Switchboard {
             account: binding.account.to_string(),
             contact: binding.contact_uri.clone(),
             flow: binding.flow.to_string(),
-            user_agent: binding.user_agent.clone(),
+            user_agent: binding.user_agent.clone().unwrap_or_default(),
             registered_ms: self.unix_ms(binding.registered_at),
             expires_ms: self.unix_ms(binding.expires_at),
         }

@@ -1,0 +1,422 @@
+//! The configuration: one struct, all defaults, checked completely before any socket opens.
+//!
+//! TOML, then environment `DOORLINE_<SECTION>__<KEY>` (lists comma-separated), which wins. An unknown key or variable is an
+//! error: a misspelt setting must not silently be the default. A key is here when something honours it.
+
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    #[serde(flatten)]
+    pub top: Top,
+    pub sip: Sip,
+    pub media: Media,
+    pub api: Api,
+    pub ring: Ring,
+    pub talk: Talk,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Top {
+    pub data_dir: PathBuf,
+    pub drain_s: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sip {
+    pub udp: Vec<String>,
+    pub domains: Vec<String>,
+    pub realm: String,
+    pub public_host: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Media {
+    pub bind_ip: String,
+    pub public_ip: String,
+    pub ports: String,
+    /// 0: as many as fit the machine.
+    pub workers: u16,
+}
+
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    pub listen: String,
+    pub bearer: String,
+}
+
+/// Without the token: a configuration may be logged.
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ring {
+    pub timeout_s: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Talk {
+    pub limit_s: u64,
+}
+
+impl Default for Top {
+    fn default() -> Top {
+        Top { data_dir: "./doorline-data".into(), drain_s: 30 }
+    }
+}
+
+impl Default for Sip {
+    fn default() -> Sip {
+        Sip { udp: vec!["0.0.0.0:6050".into()], domains: Vec::new(), realm: "doorline".into(), public_host: String::new() }
+    }
+}
+
+impl Default for Media {
+    fn default() -> Media {
+        Media { bind_ip: "0.0.0.0".into(), public_ip: String::new(), ports: "10000-20000".into(), workers: 0 }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Api {
+        Api { listen: "127.0.0.1:8080".into(), bearer: String::new() }
+    }
+}
+
+impl Default for Ring {
+    fn default() -> Ring {
+        Ring { timeout_s: 60 }
+    }
+}
+
+impl Default for Talk {
+    fn default() -> Talk {
+        Talk { limit_s: 300 }
+    }
+}
+
+/// Section, key, what it is; in the order in which they are printed.
+const KEYS: &[(&str, &str, &str)] = &[
+    ("", "data_dir", "where the SQLite file and generated keys live"),
+    ("", "drain_s", "SIGTERM: running calls have so many seconds to end by themselves"),
+    ("sip", "udp", "addresses to listen on; port 0 is the system's choice"),
+    ("sip", "domains", "Request-URI hosts that are ours beside our addresses and sip.public_host; others get 404"),
+    ("sip", "realm", "digest realm; passwords do not depend on it"),
+    ("sip", "public_host", "host written in Contact and Via and returned as sipHost; empty: the address a device reached us at"),
+    ("media", "bind_ip", "address of the RTP sockets"),
+    ("media", "public_ip", "address written in SDP; empty: bind_ip, or the address a device reached us at"),
+    ("media", "ports", "RTP on the even ports of this range, RTCP on the next one; a ringing phone with video takes four"),
+    ("media", "workers", "media threads; 0: one less than cores, at least one"),
+    ("api", "listen", "address of the HTTP API"),
+    ("api", "bearer", "token of the HTTP API; empty: nothing but /healthz is served"),
+    ("ring", "timeout_s", "a call that nobody answers ends after so many seconds (1-180)"),
+    ("talk", "limit_s", "longest talk in seconds (10-3600)"),
+];
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `file:line`, or the environment variable.
+    pub place: String,
+    pub what: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// Where the text of a setting came from.
+struct Sources<'a> {
+    file: Option<(&'a Path, String)>,
+    from_environment: Vec<(String, String)>,
+}
+
+impl Sources<'_> {
+    fn place(&self, section: &str, key: &str) -> String {
+        let variable = variable(section, key);
+        if self.from_environment.iter().any(|(name, _)| *name == variable) {
+            return variable;
+        }
+        let dotted = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+        let Some((path, text)) = &self.file else { return dotted };
+        let mut inside = "";
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                inside = name.trim();
+            } else if let Some((name, _)) = line.split_once('=') {
+                let name = name.trim();
+                if (inside == section && name == key) || (inside.is_empty() && name == dotted) {
+                    return format!("{}:{}: {dotted}", path.display(), number + 1);
+                }
+            }
+        }
+        dotted
+    }
+}
+
+fn variable(section: &str, key: &str) -> String {
+    let name = if section.is_empty() { key.to_owned() } else { format!("{section}__{key}") };
+    format!("DOORLINE_{}", name.to_uppercase())
+}
+
+/// Reads a file (none: defaults) and the environment, and checks everything. All problems are told, not only the first.
+pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Config, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let text = match file {
+        Some(path) => match std::fs::read_to_string(path) {
+            Ok(text) => Some((path, text)),
+            Err(error) => return Err(vec![Problem { place: path.display().to_string(), what: error.to_string() }]),
+        },
+        None => None,
+    };
+    let variables = environment.filter(|(name, _)| name.starts_with("DOORLINE_")).collect();
+    let sources = Sources { file: text, from_environment: variables };
+    let mut table = Table::new();
+    if let Some((path, text)) = &sources.file {
+        // Types and unknown keys of the file by themselves, so that the message has its line.
+        match toml::from_str::<Table>(text) {
+            Ok(parsed) => table = parsed,
+            Err(error) => return Err(vec![Problem { place: place_of(path, text, &error), what: error.message().to_owned() }]),
+        }
+        if let Err(error) = toml::from_str::<Config>(text) {
+            problems.push(Problem { place: place_of(path, text, &error), what: error.message().to_owned() });
+        }
+        for (section, value) in &table {
+            let known = KEYS.iter().any(|(s, key, _)| s == section || (s.is_empty() && key == section));
+            if !known {
+                problems.push(Problem { place: path.display().to_string(), what: format!("unknown key or section `{section}`") });
+            }
+            let _ = value;
+        }
+    }
+    let defaults = Table::try_from(Config::default()).unwrap_or_default();
+    for (name, text) in &sources.from_environment {
+        let Some((section, key, _)) = KEYS.iter().find(|(section, key, _)| variable(section, key) == *name) else {
+            problems.push(Problem { place: name.clone(), what: "unknown setting".into() });
+            continue;
+        };
+        let default = if section.is_empty() { defaults.get(*key) } else { defaults.get(*section).and_then(|s| s.get(key)) };
+        match typed(text, default) {
+            Ok(value) => put(&mut table, section, key, value),
+            Err(what) => problems.push(Problem { place: name.clone(), what }),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let config: Config = match table.try_into() {
+        Ok(config) => config,
+        Err(error) => return Err(vec![Problem { place: "configuration".into(), what: error.message().to_owned() }]),
+    };
+    check(&config, &sources, &mut problems);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+fn place_of(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    format!("{}:{line}", path.display())
+}
+
+/// The text of a variable as a value of the default's type.
+fn typed(text: &str, default: Option<&Value>) -> Result<Value, String> {
+    match default {
+        Some(Value::Integer(_)) => text.trim().parse().map(Value::Integer).map_err(|_| format!("`{text}` is not a whole number")),
+        Some(Value::Boolean(_)) => text.trim().parse().map(Value::Boolean).map_err(|_| format!("`{text}` is not true or false")),
+        Some(Value::Array(_)) => {
+            Ok(Value::Array(text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(|t| Value::String(t.into())).collect()))
+        }
+        _ => Ok(Value::String(text.to_owned())),
+    }
+}
+
+fn put(table: &mut Table, section: &str, key: &str, value: Value) {
+    if section.is_empty() {
+        table.insert(key.to_owned(), value);
+    } else if let Value::Table(inner) = table.entry(section).or_insert_with(|| Value::Table(Table::new())) {
+        inner.insert(key.to_owned(), value);
+    }
+}
+
+/// Meaning, beyond types.
+fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
+    let mut wrong = |section: &str, key: &str, what: String| problems.push(Problem { place: sources.place(section, key), what });
+    if config.sip.udp.is_empty() {
+        wrong("sip", "udp", "needs at least one address, e.g. \"0.0.0.0:6050\"".into());
+    }
+    for address in &config.sip.udp {
+        if address.parse::<SocketAddr>().is_err() {
+            wrong("sip", "udp", format!("`{address}` is not an address with a port, e.g. \"0.0.0.0:6050\""));
+        }
+    }
+    if config.sip.realm.is_empty() || config.sip.realm.contains(['"', '\\']) || config.sip.realm.chars().any(char::is_control) {
+        wrong("sip", "realm", "must not be empty and holds no quotes".into());
+    }
+    for (key, host) in config.sip.domains.iter().map(|d| ("domains", d)).chain([("public_host", &config.sip.public_host)]) {
+        if host.contains(|c: char| c.is_whitespace() || "<>\"@;,/".contains(c)) {
+            wrong("sip", key, format!("`{host}` is not a host name or address"));
+        }
+    }
+    if config.media.bind_ip.parse::<IpAddr>().is_err() {
+        wrong("media", "bind_ip", format!("`{}` is not an IP address", config.media.bind_ip));
+    }
+    if !config.media.public_ip.is_empty()
+        && config.media.public_ip.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified()).eq(&false)
+    {
+        wrong("media", "public_ip", format!("`{}` is not an IP address devices can send to", config.media.public_ip));
+    }
+    match config.media.port_range() {
+        Some((from, to)) if to < from.saturating_add(7) => {
+            wrong("media", "ports", format!("{from}-{to} is too small: one call with one phone takes eight ports"));
+        }
+        Some((from, _)) if from < 1024 => wrong("media", "ports", "ports below 1024 are not for media".into()),
+        Some(_) => {}
+        None => wrong("media", "ports", format!("`{}` is not a range of ports, e.g. \"10000-20000\"", config.media.ports)),
+    }
+    if config.media.workers > 256 {
+        wrong("media", "workers", "at most 256".into());
+    }
+    if config.api.listen.parse::<SocketAddr>().is_err() {
+        wrong("api", "listen", format!("`{}` is not an address with a port, e.g. \"127.0.0.1:8080\"", config.api.listen));
+    }
+    if !(1..=180).contains(&config.ring.timeout_s) {
+        wrong("ring", "timeout_s", format!("{} is not within 1-180", config.ring.timeout_s));
+    }
+    if !(10..=3600).contains(&config.talk.limit_s) {
+        wrong("talk", "limit_s", format!("{} is not within 10-3600", config.talk.limit_s));
+    }
+    if config.top.drain_s > 3600 {
+        wrong("", "drain_s", format!("{} is more than an hour", config.top.drain_s));
+    }
+    if config.top.data_dir.as_os_str().is_empty() {
+        wrong("", "data_dir", "must not be empty".into());
+    }
+}
+
+impl Media {
+    /// `from-to`, both included.
+    pub fn port_range(&self) -> Option<(u16, u16)> {
+        let (from, to) = self.ports.split_once('-')?;
+        let (from, to) = (from.trim().parse().ok()?, to.trim().parse().ok()?);
+        (from <= to).then_some((from, to))
+    }
+
+    /// As set, or one less than cores (D-22).
+    pub fn worker_count(&self) -> u16 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if self.workers > 0 { self.workers } else { u16::try_from(cores.saturating_sub(1)).unwrap_or(256).clamp(1, 256) }
+    }
+}
+
+impl Config {
+    /// Commented TOML that [`load`] reads again; secrets are masked.
+    pub fn to_toml(&self) -> String {
+        let table = Table::try_from(self).unwrap_or_default();
+        let mut text = String::from("# Doorline. Each key is also an environment variable, e.g. DOORLINE_RING__TIMEOUT_S=45.\n");
+        let mut inside = "";
+        for (section, key, what) in KEYS {
+            if *section != inside {
+                let _ = write!(text, "\n[{section}]\n");
+                inside = section;
+            }
+            let value = if section.is_empty() { table.get(*key) } else { table.get(*section).and_then(|s| s.get(key)) };
+            let secret = *key == "bearer" && value.and_then(Value::as_str).is_some_and(|token| !token.is_empty());
+            let value = if secret { "\"***\"".to_owned() } else { value.map(Value::to_string).unwrap_or_default() };
+            let _ = write!(text, "# {what}\n{key} = {value}\n");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+        let path = std::env::temp_dir().join(format!("doorline-config-{:?}.toml", std::thread::current().id()));
+        std::fs::write(&path, text).unwrap();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let result = load(Some(&path), environment);
+        std::fs::remove_file(&path).unwrap();
+        let base = path.display().to_string();
+        result.map_err(|problems| problems.iter().map(|p| p.to_string().replace(&base, "FILE")).collect())
+    }
+
+    #[test]
+    fn defaults_stand_and_are_printed_so_that_they_load_again() {
+        let config = load(None, std::iter::empty()).unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(load_text(&config.to_toml(), &[]).unwrap(), config);
+        for (section, key, _) in KEYS {
+            assert!(config.to_toml().contains(&format!("\n{key} = ")), "{section}.{key}");
+        }
+    }
+
+    #[test]
+    fn environment_wins_over_the_file() {
+        let config = load_text(
+            "drain_s = 5\n[ring]\ntimeout_s = 20\n[sip]\nrealm = \"a\"\n",
+            &[("DOORLINE_RING__TIMEOUT_S", "30"), ("DOORLINE_SIP__UDP", "127.0.0.50:6050, 127.0.0.51:6050"), ("OTHER", "x")],
+        )
+        .unwrap();
+        assert_eq!((config.top.drain_s, config.ring.timeout_s, config.sip.realm.as_str()), (5, 30, "a"));
+        assert_eq!(config.sip.udp, ["127.0.0.50:6050", "127.0.0.51:6050"]);
+    }
+
+    #[test]
+    fn problems_name_place_and_cure() {
+        let problems = load_text(
+            "[ring]\ntimeout_s = 0\n[media]\nports = \"20000-10000\"\nbind_ip = \"here\"\n[sip]\nudp = []\n",
+            &[("DOORLINE_API__LISTEN", "8080")],
+        )
+        .unwrap_err();
+        assert_eq!(
+            problems,
+            [
+                "FILE:7: sip.udp: needs at least one address, e.g. \"0.0.0.0:6050\"",
+                "FILE:5: media.bind_ip: `here` is not an IP address",
+                "FILE:4: media.ports: `20000-10000` is not a range of ports, e.g. \"10000-20000\"",
+                "DOORLINE_API__LISTEN: `8080` is not an address with a port, e.g. \"127.0.0.1:8080\"",
+                "FILE:2: ring.timeout_s: 0 is not within 1-180",
+            ]
+        );
+    }
+
+    #[test]
+    fn unknown_and_mistyped_settings_are_refused() {
+        for (text, environment, wanted) in [
+            ("[ring]\ntimeuot_s = 1\n", vec![], "FILE:2"),
+            ("colour = 1\n", vec![], "colour"),
+            ("[ring]\ntimeout_s = \"x\"\n", vec![], "FILE:2"),
+            ("[ring\n", vec![], "FILE:1"),
+            ("", vec![("DOORLINE_RING__TIMEUOT_S", "1")], "DOORLINE_RING__TIMEUOT_S: unknown setting"),
+            ("", vec![("DOORLINE_RING__TIMEOUT_S", "soon")], "`soon` is not a whole number"),
+        ] {
+            let problems = load_text(text, &environment).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.contains(wanted)), "{text}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        let config = load(None, [("DOORLINE_API__BEARER".to_owned(), "s3cret".to_owned())].into_iter()).unwrap();
+        assert!(!config.to_toml().contains("s3cret") && !format!("{config:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,114 @@
+//! The HTTP API: the provisioning API as spec admin-api.md says it, our own REST face under `/v1`, and `/healthz`.
+//!
+//! Reads go to the store and the read model, never to the SIP thread. A write is one transaction, then one order to the
+//! Switchboard, then the reply (D-30). Everything but `/healthz` needs the bearer token (OPEN-14; the signature comes with
+//! the API issue).
+
+#![allow(clippy::disallowed_methods)] // a shell: owns the wall clock of `createTime`
+
+mod envelope;
+mod gateway;
+mod live_calls;
+mod v1;
+
+use crate::config::Config;
+use crate::control::{Control, Order, Unavailable};
+use crate::live::Live;
+use crate::model::DirectoryChange;
+use crate::store::Store;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+use subtle::ConstantTimeEq;
+use tokio::net::TcpListener;
+
+/// Largest request body in bytes.
+const BODY: usize = 1 << 20;
+
+/// What every handler works with; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    pub store: Store,
+    pub control: Control,
+    pub live: Arc<Live>,
+    pub draining: Arc<AtomicBool>,
+    /// `sipHost` and `sipPort` of replies.
+    pub sip_host: Arc<str>,
+    pub sip_port: u16,
+    bearer: Arc<str>,
+}
+
+impl ApiState {
+    pub fn new(config: &Config, store: Store, control: Control, live: Arc<Live>, sip_host: &str, sip_port: u16) -> ApiState {
+        let bearer = config.api.bearer.as_str().into();
+        ApiState { store, control, live, draining: Arc::default(), sip_host: sip_host.into(), sip_port, bearer }
+    }
+
+    /// Tells the Switchboard what a committed write changed. When it cannot be told now, the write still stands and is
+    /// loaded at the next start; the client is told 503 and may repeat it.
+    async fn apply(&self, changes: Vec<DirectoryChange>) -> Result<(), Unavailable> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.control.order(Order::Apply(changes)).await.map(|_| ())
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Serves until `shutdown`.
+pub async fn serve(
+    listener: TcpListener,
+    state: ApiState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
+}
+
+/// All routes.
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/v1/accounts", post(v1::add_accounts).get(v1::accounts))
+        .route("/v1/accounts/{number}", get(v1::account))
+        .route("/v1/groups", post(v1::add_groups).get(v1::groups))
+        .route("/v1/groups/{id}", get(v1::group))
+        .route("/v1/registrations", get(live_calls::registrations))
+        .route("/v1/calls", get(live_calls::calls))
+        .route("/v1/calls/{id}", get(live_calls::call).delete(live_calls::hang_up))
+        .route("/entrance/{*path}", any(gateway::handle))
+        .fallback(v1::nothing_here)
+        .method_not_allowed_fallback(v1::wrong_method)
+        .layer(axum::middleware::from_fn_with_state(state.clone(), authorise))
+        .layer(DefaultBodyLimit::max(BODY))
+        .route("/healthz", get(health))
+        .with_state(state)
+}
+
+async fn health(State(state): State<ApiState>) -> StatusCode {
+    if state.draining.load(Ordering::Relaxed) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+}
+
+/// Compares in constant time; no token set means nobody is let in.
+async fn authorise(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let right = token.is_some_and(|(_, token)| bool::from(token.trim().as_bytes().ct_eq(state.bearer.as_bytes())));
+    if right && !state.bearer.is_empty() {
+        return next.run(request).await;
+    }
+    if request.uri().path().starts_with("/entrance/") {
+        return envelope::Reply::error(401, "unauthorized.", "").into_response();
+    }
+    v1::Problem::new(StatusCode::UNAUTHORIZED, "a valid bearer token is needed").into_response()
+}

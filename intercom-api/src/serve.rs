@@ -1,0 +1,174 @@
+//! `doorline serve`: config → store → pool → switchboard → run → drain.
+
+#![allow(clippy::disallowed_methods)] // a shell: starts threads and reads clocks
+
+use crate::config::Config;
+use crate::control::Control;
+use crate::directory::Directory;
+use crate::driver::{Driver, MEDIA_QUEUE};
+use crate::http::{self, ApiState};
+use crate::live::Live;
+use crate::store::Store;
+use crate::switchboard::{Parts, Switchboard};
+use crate::transport::udp::Udp;
+use crate::turn::Settings;
+use anyhow::Context;
+use media::pool::{Pool, PoolConfig};
+use media::ports::PortStock;
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+/// Runs the server until SIGTERM or SIGINT has drained it.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    // TLS, HTTP and the like; signalling has a thread of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    fs::create_dir_all(&config.top.data_dir).with_context(|| format!("data_dir {}", config.top.data_dir.display()))?;
+    let store = Store::open(&config.top.data_dir.join("doorline.sqlite")).context("the database")?;
+    let mut directory = Directory::default();
+    directory.apply(store.load().await.context("the database")?);
+    let (accounts, groups, rooms) = directory.sizes();
+    tracing::info!(accounts, groups, rooms, "directory loaded");
+
+    let listener = TcpListener::bind(&config.api.listen).await.with_context(|| format!("api.listen {}", config.api.listen))?;
+    let udp = config.sip.udp.iter().map(|address| bind_udp(address)).collect::<anyhow::Result<Vec<_>>>()?;
+    let sip_local = udp.first().map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 6050)), Udp::local);
+
+    let (media_events, media_inbox) = mpsc::channel(MEDIA_QUEUE);
+    let bind_ip: IpAddr = config.media.bind_ip.parse()?;
+    let (from, to) = config.media.port_range().context("media.ports")?;
+    let pool_config = PoolConfig { bind_ip, ports: from..=to, workers: config.media.worker_count() };
+    let on_event = move |event| {
+        // The SIP thread is gone: nobody wants to know.
+        let _ = media_events.blocking_send(event);
+    };
+    let (pool, bound) = Pool::start(&pool_config, on_event)?;
+    if let Some(warning) = &bound.warning {
+        tracing::warn!("{warning}");
+    }
+
+    let public_host = Some(config.sip.public_host.clone()).filter(|host| !host.is_empty());
+    let mut domains = config.sip.domains.clone();
+    domains.extend(public_host.clone());
+    let public_ip: Option<IpAddr> = config.media.public_ip.parse().ok();
+    let settings = Settings {
+        domains,
+        media_ip: public_ip.or((!bind_ip.is_unspecified()).then_some(bind_ip)),
+        ring_timeout: Duration::from_secs(config.ring.timeout_s),
+        talk_limit: Duration::from_secs(config.talk.limit_s),
+    };
+    let parts = Parts {
+        settings,
+        realm: config.sip.realm.clone(),
+        public_host: public_host.clone(),
+        directory,
+        ports: PortStock::new(bound.pairs),
+        seed: random()?,
+        nonce_key: key(&config.top.data_dir.join("nonce.key"))?,
+        epoch: (Instant::now(), i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?),
+    };
+    let (control, orders) = Control::new();
+    let live = Arc::new(Live::default());
+    let (drain, drained) = oneshot::channel();
+    let (finished, done) = oneshot::channel();
+    let driver = Driver {
+        switchboard: Switchboard::new(parts),
+        udp,
+        orders,
+        media_events: media_inbox,
+        send_media: Box::new(move |worker, command| pool.send(worker, command).is_ok()),
+        live: live.clone(),
+        drain: drained,
+    };
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new().name("sip".into()).spawn(move || {
+        runtime.block_on(driver.run());
+        let _ = finished.send(());
+    })?;
+
+    let sip_host = public_host.unwrap_or_else(|| reachable_ip(sip_local.ip()).to_string());
+    let state = ApiState::new(config, store, control, live, &sip_host, sip_local.port());
+    let draining = state.draining.clone();
+    if config.api.bearer.is_empty() {
+        tracing::warn!("api.bearer is not set: nothing but /healthz is served over HTTP");
+    }
+    let api = listener.local_addr()?;
+    let (stop_http, http_stopped) = oneshot::channel::<()>();
+    let http = tokio::spawn(http::serve(listener, state, async {
+        let _ = http_stopped.await;
+    }));
+    println!("doorline ready sip=udp:{sip_local} api=http://{api}");
+    std::io::stdout().flush()?;
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut done = done;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = &mut done => anyhow::bail!("the SIP thread ended"),
+    }
+    tracing::info!(seconds = config.top.drain_s, "draining");
+    draining.store(true, Ordering::Relaxed);
+    let _ = drain.send(Duration::from_secs(config.top.drain_s));
+    let _ = done.await;
+    let _ = stop_http.send(());
+    http.await??;
+    Ok(())
+}
+
+fn bind_udp(address: &str) -> anyhow::Result<Udp> {
+    Ok(Udp::bind(address.parse()?)?)
+}
+
+/// 32 bytes of the operating system.
+fn random() -> anyhow::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(bytes)
+}
+
+/// A key file of 32 bytes, made at first start, readable by its owner only. The same key after a restart keeps the nonces
+/// that devices hold valid (D-11).
+fn key(path: &Path) -> anyhow::Result<[u8; 32]> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Ok(bytes) = fs::read(path)
+        && let Ok(key) = bytes.try_into()
+    {
+        return Ok(key);
+    }
+    let key = random()?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| path.display().to_string())?;
+    file.write_all(&key)?;
+    Ok(key)
+}
+
+/// The address other machines reach us at, for a server bound to all of them: the one the default route leaves from.
+/// Connecting a UDP socket sends nothing.
+fn reachable_ip(bound: IpAddr) -> IpAddr {
+    if !bound.is_unspecified() {
+        return bound;
+    }
+    let probe = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr().map(|address| address.ip())
+    };
+    probe().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}

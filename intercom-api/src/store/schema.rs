@@ -1,0 +1,48 @@
+//! The tables, as forward-only migrations: `user_version` counts those that ran.
+
+use super::OpenError;
+use rusqlite::Connection;
+
+/// One script per version; a released one is never changed.
+const MIGRATIONS: &[&str] = &[
+    // 1: accounts, groups, doors and their maps. Passwords are kept readable, because the API returns them to their owner;
+    // encryption at rest comes with the API issue.
+    "CREATE TABLE account (
+        number TEXT PRIMARY KEY, password TEXT NOT NULL, type INTEGER NOT NULL CHECK (type IN (0, 1)),
+        name TEXT, created_ms INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE sip_group (id TEXT PRIMARY KEY, name TEXT, created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+     CREATE TABLE member (
+        group_id TEXT NOT NULL REFERENCES sip_group (id) ON DELETE CASCADE,
+        number TEXT NOT NULL REFERENCES account (number) ON DELETE CASCADE,
+        position INTEGER NOT NULL, PRIMARY KEY (group_id, number)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX member_number ON member (number);
+     CREATE TABLE door (
+        iot_id TEXT PRIMARY KEY, number TEXT NOT NULL REFERENCES account (number) ON DELETE CASCADE,
+        password TEXT NOT NULL, host TEXT NOT NULL, port TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE room (
+        iot_id TEXT NOT NULL, room TEXT NOT NULL, group_id TEXT NOT NULL REFERENCES sip_group (id) ON DELETE CASCADE,
+        PRIMARY KEY (iot_id, room)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX room_group ON room (group_id);",
+];
+
+/// Brings a database to the present version. An error: it is newer than this program, or broken.
+pub fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > MIGRATIONS.len() as i64 {
+        return Err(OpenError::Newer { version });
+    }
+    for (number, script) in (1i64..).zip(MIGRATIONS).filter(|(number, _)| *number > version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(script)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
