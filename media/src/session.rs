@@ -118,6 +118,13 @@ impl Stream {
         Ok(())
     }
 
+    /// RTCP may come from where the media comes from, and from the port its SDP names (a device on loopback may have
+    /// several addresses, see [`Latch`]).
+    fn knows(&self, from: SocketAddr) -> bool {
+        let named = self.plan.remote_rtcp.is_some_and(|rtcp| rtcp.port() == from.port());
+        self.latch.knows(from) || (named && from.ip().is_loopback() && self.plan.sip_source.is_loopback())
+    }
+
     /// Where this peer takes RTCP: where it sent some from, else what its SDP says, moved to the host it really is at.
     fn rtcp_remote(&self) -> Option<SocketAddr> {
         self.rtcp_from.or_else(|| {
@@ -338,7 +345,7 @@ impl Session {
             let drop = if rtp::is_stun(bytes) { Drop::Stun } else { Drop::NotRtcp };
             return stream.drops.count(drop);
         }
-        if !stream.latch.knows(from) {
+        if !stream.knows(from) {
             return stream.drops.count(Drop::ForeignSource);
         }
         stream.rtcp_from = Some(from);

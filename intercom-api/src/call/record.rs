@@ -95,8 +95,11 @@ fn leg(call: &Call, member: &Member) -> LegView {
     }
 }
 
-pub(super) fn codec_names(stream: &Stream) -> impl Iterator<Item = String> {
-    stream.payloads.iter().map(|p| p.codec.to_string())
+/// Each codec once, however many payload types it has.
+pub(super) fn codec_names(stream: &Stream) -> Vec<String> {
+    let mut names: Vec<String> = stream.payloads.iter().map(|p| p.codec.to_string()).collect();
+    names.dedup();
+    names
 }
 
 fn stream(report: &StreamReport) -> StreamView {
