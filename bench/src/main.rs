@@ -4,9 +4,7 @@
 
 #![allow(clippy::disallowed_methods)] // a bench measures time
 
-mod http;
 mod ring;
-mod server;
 mod stats;
 
 use clap::{Parser, Subcommand};

@@ -1,0 +1,129 @@
+//! The proof: a real door and real phones that nobody here wrote, checked by decoding what arrived.
+
+use fixtures::baresip::{Baresip, Picture, Setup};
+use fixtures::capture::{Capture, Sip, ladder};
+use fixtures::process::{Folder, wait_until};
+use fixtures::rtp::{Flow, flows};
+use fixtures::server::{Server, password};
+use fixtures::{picture, tone};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+const SERVER: &str = "127.0.0.70";
+const DOOR: &str = "127.0.0.71";
+const PHONE_A: &str = "127.0.0.72";
+const PHONE_B: &str = "127.0.0.73";
+const DOOR_RTP: RangeInclusive<u16> = 30000..=30099;
+const A_RTP: RangeInclusive<u16> = 30100..=30199;
+const B_RTP: RangeInclusive<u16> = 30200..=30299;
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn range(ports: &RangeInclusive<u16>) -> String {
+    format!("{}-{}", ports.start(), ports.end())
+}
+
+/// Decodes the video that went to these ports: at least five frames of the door's moving picture, and nothing else.
+fn sees_the_visitor(who: &str, flows: &[Flow], story: &str) {
+    let video: Vec<&Flow> = flows.iter().filter(|flow| flow.is_video()).collect();
+    assert_eq!(video.len(), 1, "{who} gets one video stream\n{story}");
+    let decoded = picture::decode(&video[0].h264());
+    assert!(decoded.quads >= 5 && decoded.moving >= 3, "{who} sees {decoded:?} of {} packets\n{story}", video[0].packets.len());
+    assert!(decoded.quads * 10 >= decoded.frames * 9, "{who} sees only the door: {decoded:?}");
+}
+
+fn hears(who: &str, flows: &[Flow], hz: f64, story: &str) {
+    let samples: Vec<i16> = flows.iter().flat_map(Flow::g711).collect();
+    let heard = tone::dominant(&samples);
+    let right = heard.is_some_and(|(found, share)| (found - hz).abs() <= 25.0 && share > 0.5);
+    assert!(right, "{who} should hear {hz} Hz, not {heard:?} in {} samples\n{story}", samples.len());
+}
+
+#[test]
+fn every_phone_sees_the_visitor_before_anyone_answers() {
+    let folder = Folder::new("interop");
+    let picture = Picture::start();
+    let server = Server::start(Path::new(env!("CARGO_BIN_EXE_doorline")), SERVER, "10000-10099", &[]);
+    server.provision(&[("door1", 1), ("app1", 0), ("app2", 0)], "101", &["app1", "app2"]);
+    let (door_rtp, a_rtp, b_rtp) = (range(&DOOR_RTP), range(&A_RTP), range(&B_RTP));
+    picture.wait();
+    let capture = Capture::start(&folder, &[SERVER, DOOR, PHONE_A, PHONE_B]);
+    let start = |number: &str, ip, rtp, answer, tone, display| {
+        Baresip::start(&Setup { number, password: &password(number), server: server.sip, ip, rtp, answer, tone, display })
+    };
+    let mut app1 = start("app1", PHONE_A, &a_rtp, "early", 440, None);
+    let mut app2 = start("app2", PHONE_B, &b_rtp, "early", 700, None);
+    let mut door = start("door1", DOOR, &door_rtp, "manual", 1000, Some(&picture.display));
+
+    door.command("dial", &format!("sip:101@{}", server.sip.ip()));
+    let mut call = serde_json::Value::Null;
+    let packets = |leg: &serde_json::Value, direction: &str| leg["video"][direction].as_u64().unwrap_or(0);
+    let both_watch = wait_until(PATIENCE, || {
+        call = server.api("GET", "/v1/calls", None)[0].clone();
+        let legs = call["legs"].as_array().cloned().unwrap_or_default();
+        legs.iter().filter(|leg| leg["role"] == "member" && packets(leg, "packets_out") >= 30).count() == 2
+    });
+    assert!(both_watch, "both phones should get video while it rings: {call:#}\n{}", server.log());
+    assert_eq!(call["state"], "ringing");
+
+    app1.command("accept", "");
+    app1.wait_event("CALL_ESTABLISHED", PATIENCE);
+    door.wait_event("CALL_ESTABLISHED", PATIENCE);
+    let id = call["id"].as_str().unwrap_or_default().to_owned();
+    let talk = wait_until(PATIENCE, || {
+        call = server.api("GET", &format!("/v1/calls/{id}"), None);
+        call["legs"][0]["audio"]["packets_out"].as_u64() >= Some(75)
+    });
+    assert!(talk, "the door should hear the phone: {call:#}");
+    app1.command("hangup", "");
+    door.wait_event("CALL_CLOSED", PATIENCE);
+    app2.wait_event("CALL_CLOSED", PATIENCE);
+    let ended = wait_until(PATIENCE, || {
+        call = server.api("GET", &format!("/v1/calls/{id}"), None);
+        call["state"] == "ended"
+    });
+    assert!(ended, "{call:#}");
+    drop((door, app1, app2));
+    let capture = capture.finish();
+    let sip = Sip::of(&capture);
+    let story = ladder(&sip);
+
+    // The moment of the answer: app1's 200.
+    let is_from = |message: &Sip, ip: &str| message.from.ip().to_string() == ip;
+    let is_to = |message: &Sip, ip: &str| message.to.ip().to_string() == ip;
+    let answer = sip.iter().find(|m| is_from(m, PHONE_A) && m.answers("INVITE") && m.code() == Some(200));
+    let answered = answer.unwrap_or_else(|| panic!("no answer\n{story}")).at;
+    let begin = capture[0].at;
+    for (who, ports) in [("app1", &A_RTP), ("app2", &B_RTP)] {
+        let early = flows(&capture, ports, begin, answered);
+        sees_the_visitor(who, &early, &story);
+        hears(who, &early, 1000.0, &story);
+    }
+    assert!(
+        flows(&capture, &DOOR_RTP, begin, answered).is_empty(),
+        "nothing of a phone reaches the door before the answer\n{story}"
+    );
+    let late = f64::INFINITY;
+    hears("the door", &flows(&capture, &DOOR_RTP, answered, late), 440.0, &story);
+    hears("app1", &flows(&capture, &A_RTP, answered, late), 1000.0, &story);
+    sees_the_visitor("app1", &flows(&capture, &A_RTP, begin, late), &story);
+
+    // The loser is told why.
+    let cancel = sip.iter().find(|m| m.is_request("CANCEL") && is_to(m, PHONE_B)).unwrap_or_else(|| panic!("no CANCEL\n{story}"));
+    assert_eq!(cancel.header("Reason"), "SIP;cause=200;text=\"Call completed elsewhere\"");
+    assert!(!sip.iter().any(|m| m.is_request("CANCEL") && is_to(m, PHONE_A)));
+
+    // The door saw one dialog.
+    let of_the_ring = |m: &&Sip| is_to(m, DOOR) && m.answers("INVITE") && m.code().is_some_and(|code| code > 100 && code != 407);
+    let mut tags: Vec<&str> = sip.iter().filter(of_the_ring).map(|m| m.tag("To")).collect();
+    assert!(tags.len() >= 2, "a 183 and a 200\n{story}");
+    tags.dedup();
+    assert_eq!(tags.len(), 1, "one To-tag for the door: {tags:?}\n{story}");
+
+    // What the operator sees.
+    assert_eq!((&call["end_reason"], &call["answered_by"]), (&"callee hung up".into(), &"app1".into()));
+    for leg in &call["legs"].as_array().cloned().unwrap_or_default()[1..] {
+        assert!(leg["first_video_ms"].as_u64().is_some_and(|ms| ms <= 2000), "{leg:#}");
+    }
+    assert!(server.stop(), "SIGTERM ends it with 0");
+}
