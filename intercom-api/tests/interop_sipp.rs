@@ -1,0 +1,122 @@
+//! Ladders played by SIPp: registration, a group of three, and every way a ring ends.
+
+use fixtures::process::wait_until;
+use fixtures::server::{Server, password};
+use fixtures::sipp::Scenario;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+const PHONES: [&str; 3] = ["p1", "p2", "p3"];
+
+/// A server with a door and a room of three; every test has a loopback block of its own: server .1, door .9, phones .11 on.
+struct House {
+    server: Server,
+    block: u8,
+}
+
+impl House {
+    fn new(block: u8, settings: &[(&str, &str)]) -> House {
+        let server =
+            Server::start(Path::new(env!("CARGO_BIN_EXE_doorline")), &format!("127.0.{block}.1"), "10000-10099", settings);
+        server.provision(&[("door", 1), ("p1", 0), ("p2", 0), ("p3", 0)], "room", &PHONES);
+        House { server, block }
+    }
+
+    fn address(&self, host: u8) -> SocketAddr {
+        ([127, 0, self.block, host], 5070).into()
+    }
+
+    fn auth(number: &str) -> String {
+        format!("[authentication username={number} password={}]", password(number))
+    }
+
+    fn register(&self, host: u8, number: &str, seconds: &str) {
+        Scenario::start("register", self.server.sip, self.address(host), &[number, &House::auth(number), seconds]).succeed();
+    }
+
+    /// Registers the room's phones and lets them play these scenarios.
+    fn phones(&self, scenarios: [&str; 3]) -> Vec<Scenario> {
+        let phone = |(index, scenario): (usize, &str)| {
+            let host = 11 + index as u8;
+            self.register(host, PHONES[index], "300");
+            Scenario::start(scenario, self.server.sip, self.address(host), &[PHONES[index]])
+        };
+        let phones = scenarios.into_iter().enumerate().map(phone).collect();
+        assert_eq!(self.server.api("GET", "/v1/registrations", None).as_array().map(Vec::len), Some(3));
+        phones
+    }
+
+    fn door(&self, scenario: &str, dialled: &str) -> Scenario {
+        Scenario::start(scenario, self.server.sip, self.address(9), &["door", &House::auth("door"), dialled])
+    }
+
+    /// The one call, when it has ended.
+    fn call(&self) -> Value {
+        let mut call = Value::Null;
+        let ended = wait_until(Duration::from_secs(10), || {
+            call = self.server.api("GET", "/v1/calls", None)[0].clone();
+            call["state"] == "ended"
+        });
+        assert!(ended, "{call:#}");
+        call
+    }
+}
+
+#[test]
+fn a_phone_registers_with_digest_and_leaves() {
+    let house = House::new(81, &[]);
+    house.register(11, "p1", "300");
+    let registered = house.server.api("GET", "/v1/registrations", None);
+    assert_eq!((&registered[0]["account"], &registered[0]["contact"]), (&"p1".into(), &"sip:p1@127.0.81.11:5070".into()));
+    house.register(11, "p1", "0");
+    assert_eq!(house.server.api("GET", "/v1/registrations", None).as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn door_rings_three_phones_one_answers_the_others_are_cancelled() {
+    let house = House::new(82, &[]);
+    let phones = house.phones(["phone_loses", "phone_answers", "phone_loses"]);
+    house.door("door_talks", "room").succeed();
+    let logs: Vec<String> = phones.into_iter().map(Scenario::succeed).collect();
+    for loser in [&logs[0], &logs[2]] {
+        assert!(loser.contains("SIP;cause=200;text=\"Call completed elsewhere\""), "{loser}");
+    }
+    let call = house.call();
+    assert_eq!((&call["answered_by"], &call["end_reason"]), (&"p2".into(), &"caller hung up".into()));
+}
+
+#[test]
+fn visitor_leaves_and_every_phone_stops_ringing() {
+    let house = House::new(83, &[]);
+    let phones = house.phones(["phone_loses"; 3]);
+    house.door("door_gives_up", "room").succeed();
+    for phone in phones {
+        assert!(!phone.succeed().contains("cause=200"), "nobody answered elsewhere");
+    }
+    assert_eq!(house.call()["end_reason"], "caller gave up");
+}
+
+#[test]
+fn everybody_declines_and_the_door_is_told_once() {
+    let house = House::new(84, &[]);
+    let phones = house.phones(["phone_declines", "phone_is_busy", "phone_declines"]);
+    house.door("door_is_told_once", "room").succeed();
+    phones.into_iter().for_each(|phone| drop(phone.succeed()));
+    let call = house.call();
+    assert_eq!(call["end_reason"], "all declined");
+    let call = house.server.api("GET", &format!("/v1/calls/{}", call["id"].as_str().unwrap_or_default()), None);
+    let finals = call["ladder"].as_array().cloned().unwrap_or_default();
+    let finals: Vec<&Value> = finals.iter().filter(|step| step["to"] == "door").map(|step| &step["what"]).collect();
+    assert_eq!(finals.last(), Some(&&Value::from("603 Decline")), "{finals:?}");
+}
+
+#[test]
+fn nobody_answers_in_time() {
+    let house = House::new(85, &[("RING__TIMEOUT_S", "1")]);
+    let phones = house.phones(["phone_loses"; 3]);
+    house.door("door_is_told_once", "room").succeed();
+    phones.into_iter().for_each(|phone| drop(phone.succeed()));
+    assert_eq!(house.call()["end_reason"], "not answered");
+}
