@@ -1,0 +1,212 @@
+//! The HTTP API of the real binary: the examples of spec admin-api.md §13, the validation table of §13.1, and what happens
+//! to input nobody would send on purpose.
+
+use fixtures::server::Server;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+fn server(ip: &str) -> Server {
+    Server::start(Path::new(env!("CARGO_BIN_EXE_doorline")), ip, "10000-10099", &[("SIP__PUBLIC_HOST", "sip.example.com")])
+}
+
+/// A gateway call in its envelope.
+fn gateway(server: &Server, path: &str, params: Value) -> (u16, Value) {
+    let body =
+        json!({"id": "4d1f0c3e5b7a49c8a7e2f0d1c2b3a495", "version": "1.0.0", "request": {"apiVer": "1.0.0"}, "params": params});
+    let (status, reply) = server.try_api("POST", &format!("/entrance/paas/{path}"), Some(&body)).unwrap();
+    assert_eq!(reply["id"], "4d1f0c3e5b7a49c8a7e2f0d1c2b3a495", "{path}: the id is echoed");
+    (status, reply)
+}
+
+fn ok(server: &Server, path: &str, params: Value) -> Value {
+    let (status, reply) = gateway(server, path, params);
+    assert_eq!((status, &reply["code"], &reply["message"]), (200, &json!(200), &Value::Null), "{path}: {reply}");
+    reply["data"].clone()
+}
+
+#[test]
+fn a_room_is_provisioned_as_the_examples_say() {
+    let server = server("127.0.0.90");
+    let doors = ok(&server, "sipservice/sip/add", json!({"count": 2, "type": 1}));
+    assert_eq!(doors.as_array().map(Vec::len), Some(2), "count elements");
+    for field in ["sipNumber", "sipPassword", "sipHost", "sipPort", "type", "createTime"] {
+        assert!(!doors[0][field].is_null(), "{field}");
+    }
+    assert_eq!((&doors[0]["sipHost"], &doors[0]["type"]), (&json!("sip.example.com"), &json!(1)));
+    assert_eq!(doors[0]["sipPort"], json!(server.sip.port()));
+    let phones = ok(&server, "sipservice/sip/add", json!({"count": 2, "type": 0}));
+    let (door, phone) = (&doors[0]["sipNumber"], &phones[0]["sipNumber"]);
+    assert_eq!(ok(&server, "sipservice/sip/detail/get", json!({"sipNumber": door})), doors[0]);
+
+    let renewed = ok(&server, "sipservice/sip/password/update", json!({"sipNumber": phone}));
+    assert_ne!(renewed["sipPassword"], phones[0]["sipPassword"]);
+    assert_eq!(ok(&server, "sipservice/sip/detail/get", json!({"sipNumber": phone}))["sipPassword"], renewed["sipPassword"]);
+
+    let group = ok(&server, "sipservice/group/add", json!({"count": 1}))[0]["groupID"].clone();
+    let members = json!([phone, phones[1]["sipNumber"]]);
+    assert_eq!(ok(&server, "sipservice/group/sip/add", json!({"groupID": group, "sipNumberList": members})), Value::Null);
+    let listed = ok(&server, "sipservice/group/sip/list", json!({"groupId": group}));
+    assert_eq!((listed.as_array().map(Vec::len), &listed[1]), (Some(2), &phones[1]));
+
+    let sync = json!({"iotId": "iot-1", "sipNumber": door, "password": "p1aaaa", "host": "192.0.2.10", "port": "6050"});
+    ok(&server, "videointercom/sipnumber/sync", sync);
+    ok(&server, "videointercom/map/add", json!({"iotId": "iot-1", "maps": [{"roomId": "1-9-3-1202", "groupId": group}]}));
+
+    // Bare parameters do as well.
+    let (status, reply) = server.try_api("POST", "/entrance/paas/sipservice/group/add", Some(&json!({"count": 1}))).unwrap();
+    assert_eq!((status, &reply["code"]), (200, &json!(200)));
+    assert!(server.stop());
+}
+
+#[test]
+fn wrong_parameters_get_their_documented_code_and_change_nothing() {
+    let server = server("127.0.0.91");
+    let phone = ok(&server, "sipservice/sip/add", json!({"count": 1, "type": 0}))[0]["sipNumber"].clone();
+    let door = ok(&server, "sipservice/sip/add", json!({"count": 1, "type": 1}))[0]["sipNumber"].clone();
+    let group = ok(&server, "sipservice/group/add", json!({"count": 1}))[0]["groupID"].clone();
+    let room = |room: &str| json!({"iotId": "i", "maps": [{"roomId": room, "groupId": group}]});
+    let many: Vec<Value> = (0..101).map(|_| phone.clone()).collect();
+    let cases: Vec<(&str, Value, u64)> = vec![
+        ("sipservice/sip/add", json!({"count": 0, "type": 0}), 400),
+        ("sipservice/sip/add", json!({"count": -1, "type": 0}), 400),
+        ("sipservice/sip/add", json!({"count": 101, "type": 0}), 400),
+        ("sipservice/sip/add", json!({"count": "2", "type": 0}), 20004),
+        ("sipservice/sip/add", json!({"count": 1e30, "type": 0}), 20004),
+        ("sipservice/sip/add", json!({"count": 1, "type": 2}), 400),
+        ("sipservice/sip/add", json!({"count": 1}), 400),
+        ("sipservice/sip/add", Value::Null, 400),
+        ("sipservice/sip/detail/get", json!({"sipNumber": "nobody"}), 404),
+        ("sipservice/sip/detail/get", json!({"sipNumber": ""}), 460),
+        ("sipservice/sip/detail/get", json!({"sipNumber": "x".repeat(51)}), 400),
+        ("sipservice/sip/password/update", json!({"sipNumber": "nobody"}), 404),
+        ("sipservice/group/sip/add", json!({"groupID": "nowhere", "sipNumberList": [phone]}), 404),
+        ("sipservice/group/sip/add", json!({"groupID": group, "sipNumberList": []}), 400),
+        ("sipservice/group/sip/add", json!({"groupID": group, "sipNumberList": many}), 400),
+        ("sipservice/group/sip/add", json!({"groupID": group, "sipNumberList": [phone, door]}), 400),
+        ("sipservice/group/sip/add", json!({"groupID": group, "sipNumberList": [phone, "nobody"]}), 404),
+        ("sipservice/group/sip/list", json!({"groupID": "nowhere"}), 404),
+        ("videointercom/map/add", room("1-2"), 400),
+        ("videointercom/map/add", room("1 2"), 400),
+        (
+            "videointercom/map/add",
+            json!({"iotId": "i", "maps": [{"roomId": "1", "groupId": group}, {"roomId": "2", "groupId": "g"}]}),
+            404,
+        ),
+        ("videointercom/sipnumber/sync", json!({"iotId": "i", "sipNumber": door, "host": "h", "port": "6050"}), 400),
+        (
+            "videointercom/sipnumber/sync",
+            json!({"iotId": "i", "sipNumber": door, "password": "p", "host": "h", "port": "70000"}),
+            400,
+        ),
+        (
+            "videointercom/sipnumber/sync",
+            json!({"iotId": "i", "sipNumber": phone, "password": "p", "host": "h", "port": "1"}),
+            400,
+        ),
+        ("sipservice/no/such", json!({}), 20003),
+    ];
+    for (path, params, code) in cases {
+        let (status, reply) = gateway(&server, path, params.clone());
+        assert_eq!(reply["code"], json!(code), "{path} {params}: {reply}");
+        let http = match code {
+            20003 => 404,
+            20004 | 460 => 400,
+            code => code as u16,
+        };
+        assert_eq!(status, http, "D-32: {reply}");
+        assert!(reply["message"].is_string() && reply["data"].is_null());
+    }
+    let unknown = gateway(&server, "sipservice/sip/detail/get", json!({"sipNumber": "nobody"})).1;
+    assert_eq!((&unknown["message"], &unknown["localizedMsg"]), (&json!("SYS_0002"), &json!("SIP number invalid")));
+    assert_eq!(ok(&server, "sipservice/group/sip/list", json!({"groupID": group})), json!([]), "all or nothing");
+    let wrong_version = json!({"request": {"apiVer": "9.9.9"}, "params": {"count": 1}});
+    let (status, reply) = server.try_api("POST", "/entrance/paas/sipservice/group/add", Some(&wrong_version)).unwrap();
+    assert_eq!((status, &reply["code"]), (404, &json!(20003)));
+    assert_eq!(server.api("GET", "/v1/accounts", None).as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn chosen_numbers_are_all_or_nothing_and_survive_a_restart() {
+    let folder = fixtures::process::Folder::new("restart");
+    let data = folder.path().join("kept");
+    let data_dir = data.to_str().unwrap().to_owned();
+    let start = |ip: &str| {
+        Server::start_in(Path::new(env!("CARGO_BIN_EXE_doorline")), ip, "10000-10099", &[], Some(Path::new(&data_dir)))
+    };
+    let server = start("127.0.0.92");
+    let account = |number: &str| json!({"number": number, "password": "pw", "type": 0});
+    server.api("POST", "/v1/accounts", Some(&json!([account("101"), account("102")])));
+    server.api("POST", "/v1/groups", Some(&json!({"id": "room", "members": ["102", "101"], "name": "Room 1"})));
+    let refused = |body: Value, path: &str, wanted: u16| {
+        let (status, reply) = server.try_api("POST", path, Some(&body)).unwrap();
+        assert_eq!(status, wanted, "{body}: {reply}");
+        assert!(reply["error"].is_string());
+    };
+    refused(json!([account("103"), account("101")]), "/v1/accounts", 409);
+    refused(json!([account("103"), account("103")]), "/v1/accounts", 409);
+    refused(account("room"), "/v1/accounts", 409);
+    refused(account("a@b"), "/v1/accounts", 400);
+    refused(account("房"), "/v1/accounts", 400);
+    refused(account(""), "/v1/accounts", 400);
+    refused(json!({"number": "103", "password": "", "type": 0}), "/v1/accounts", 400);
+    refused(json!({"number": "103", "password": "x", "type": 7}), "/v1/accounts", 400);
+    refused(json!({"number": "103", "password": "x", "type": 0, "colour": "red"}), "/v1/accounts", 400);
+    refused(json!([]), "/v1/accounts", 400);
+    refused(json!({"id": "g2", "members": ["101", "nobody"]}), "/v1/groups", 404);
+    refused(json!({"id": "101", "members": []}), "/v1/groups", 409);
+    assert!(server.stop());
+
+    let server = start("127.0.0.92");
+    let accounts = server.api("GET", "/v1/accounts", None);
+    let numbers: Vec<&Value> = accounts.as_array().unwrap().iter().map(|a| &a["number"]).collect();
+    assert_eq!(numbers, ["101", "102"]);
+    assert!(!accounts.to_string().contains("pw"), "passwords are not in lists");
+    assert_eq!(server.api("GET", "/v1/groups/room", None)["members"], json!(["102", "101"]), "in the order given");
+    assert_eq!(server.try_api("GET", "/v1/groups/other", None).unwrap().0, 404);
+}
+
+#[test]
+fn strangers_and_nonsense_get_a_clear_4xx() {
+    let server = server("127.0.0.93");
+    let raw = |text: &[u8]| {
+        let mut stream = TcpStream::connect(server.api).unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        stream.write_all(text).unwrap();
+        let mut reply = Vec::new();
+        let _ = stream.read_to_end(&mut reply);
+        String::from_utf8_lossy(&reply).into_owned()
+    };
+    let request = |method: &str, path: &str, head: &str, body: &[u8]| {
+        let mut text =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}Content-Length: {}\r\n\r\n", body.len())
+                .into_bytes();
+        text.extend_from_slice(body);
+        raw(&text)
+    };
+    let right = format!("Authorization: Bearer {}\r\n", fixtures::server::BEARER);
+    assert!(request("GET", "/healthz", "", b"").starts_with("HTTP/1.1 200"), "health needs no token");
+    for head in ["", "Authorization: Bearer wrong\r\n", "Authorization: Bearer \r\n", "Authorization: Basic eDp5\r\n"] {
+        for path in ["/v1/calls", "/entrance/paas/sipservice/group/add", "/nowhere"] {
+            let reply = request("GET", path, head, b"");
+            assert!(reply.starts_with("HTTP/1.1 401"), "{path} {head}: {reply}");
+        }
+    }
+    let deep = "[".repeat(100_000);
+    for body in
+        [&b"{"[..], b"nonsense", b"\xff\xfe", b"[1]", b"{\"params\": 3}", deep.as_bytes(), b"{\"count\":1,\"count\":\"x\"}"]
+    {
+        let reply = request("POST", "/entrance/paas/sipservice/group/add", &right, body);
+        assert!(reply.starts_with("HTTP/1.1 400"), "{reply}");
+        assert!(reply.contains("\"code\":"), "in the envelope: {reply}");
+        let reply = request("POST", "/v1/accounts", &right, body);
+        assert!(reply.starts_with("HTTP/1.1 400") && reply.contains("\"error\":"), "{reply}");
+    }
+    let large = vec![b' '; 2 << 20];
+    assert!(request("POST", "/v1/accounts", &right, &large).starts_with("HTTP/1.1 413"));
+    assert!(request("GET", "/v1/nothing", &right, b"").starts_with("HTTP/1.1 404"));
+    assert!(request("PUT", "/v1/accounts", &right, b"").starts_with("HTTP/1.1 405"));
+    assert!(request("GET", "/v1/calls?colour=red", &right, b"").starts_with("HTTP/1.1 400"));
+    assert!(request("DELETE", "/v1/calls/none", &right, b"").starts_with("HTTP/1.1 404"));
+}
