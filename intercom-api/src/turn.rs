@@ -1,6 +1,7 @@
 //! One turn of the Switchboard: what a call may touch while it reacts, and the [`Effect`]s that leave.
 
 use crate::live::{CallView, RegistrationView};
+use crate::model::Number;
 use media::command::{Command, LegId as MediaLeg, SessionId, WorkerId};
 use media::ports::PortStock;
 use sip_core::endpoint::{Endpoint, LegId, Out};
@@ -40,6 +41,17 @@ pub struct Settings {
     pub talk_limit: Duration,
 }
 
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            domains: Vec::new(),
+            media_ip: None,
+            ring_timeout: Duration::from_secs(60),
+            talk_limit: Duration::from_secs(300),
+        }
+    }
+}
+
 /// Deadlines of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CallTimer {
@@ -51,6 +63,8 @@ pub enum CallTimer {
     Progress,
     /// Longest talk.
     Talk,
+    /// A phone that was busy with a ring of ours that has just ended is tried again.
+    Retry,
     /// The last counters of an ended call did not come.
     Linger,
 }
@@ -67,6 +81,8 @@ pub struct Turn<'a> {
     pub timers: &'a mut Timers<(SessionId, CallTimer)>,
     /// Which session a SIP leg belongs to.
     pub sessions: &'a mut HashMap<LegId, SessionId>,
+    /// The leg of each account that we ended last, and when: its phone may not know yet.
+    pub ending: &'a mut HashMap<Number, (LegId, Instant)>,
     pub settings: &'a Settings,
     pub counters: &'a mut BTreeMap<&'static str, u64>,
 }

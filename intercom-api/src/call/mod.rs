@@ -36,6 +36,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// D-02: when the 183 is repeated until the door is heard, and from then on.
 const PROGRESS_REPEATS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 const PROGRESS_KEEPALIVE: Duration = Duration::from_secs(60);
+/// How long a phone may still be busy with a ring that we ended, and how soon it is tried again.
+const ENDING_GRACE: Duration = Duration::from_secs(2);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Legs one call may ever have; a phone that registers again and again must not grow it without end.
 const MAX_LEGS: usize = 64;
 
@@ -125,6 +128,8 @@ pub struct Call {
     progress: Option<usize>,
     standings: BTreeMap<Number, Standing>,
     members: BTreeMap<LegId, Member>,
+    /// Accounts to ring once more at [`CallTimer::Retry`].
+    retries: Vec<Number>,
     started: Instant,
     started_ms: i64,
     answered: Option<(Number, i64)>,
@@ -177,6 +182,7 @@ impl Call {
             progress: Some(0),
             standings: ring.accounts.iter().map(|account| (account.clone(), Standing::Absent)).collect(),
             members: BTreeMap::new(),
+            retries: Vec::new(),
             started: turn.now,
             started_ms: turn.unix_ms,
             answered: None,
@@ -219,6 +225,11 @@ impl Call {
     /// Accounts that are wanted by this call: what a REGISTER is compared with.
     pub fn rings(&self, account: &str) -> bool {
         self.state == State::Ringing && self.standings.contains_key(account)
+    }
+
+    /// The accounts to ring once more.
+    pub fn take_retries(&mut self) -> Vec<Number> {
+        std::mem::take(&mut self.retries)
     }
 
     pub fn winner(&self) -> Option<&Number> {
@@ -267,7 +278,7 @@ impl Call {
             .map(|(leg, m)| (*leg, m.same_contact(binding)));
         match pending {
             Some((leg, true)) => {
-                if turn.endpoint.nudge(leg, turn.sip) {
+                if turn.endpoint.nudge(turn.now, leg, turn.sip) {
                     self.step(turn, "server", account.as_str(), "INVITE (again)");
                 }
                 return;
@@ -348,7 +359,7 @@ impl Call {
         );
         self.step(turn, "server", "door", "200 OK");
         self.drop_members(turn, Some(leg), Some(ELSEWHERE), "answered elsewhere");
-        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress] {
+        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Retry] {
             turn.set_timer(session, timer, None);
         }
         turn.set_timer(session, CallTimer::Talk, Some(turn.settings.talk_limit));
@@ -360,6 +371,17 @@ impl Call {
         let Some(member) = self.members.get(&leg).filter(|m| m.is_pending()) else { return };
         let account = member.account.clone();
         let standing = if response.is_some() { Standing::Declined(code) } else { Standing::Absent };
+        // Busy with a ring of ours that it does not know to be over (its CANCEL was lost): that is not its owner's answer.
+        let ended = turn.ending.get(&account).copied();
+        let ours = ended.is_some_and(|(leg, at)| turn.endpoint.leg_flow(leg).is_some() || turn.now < at + ENDING_GRACE);
+        if let (486, true, Some((ended, _))) = (code, ours, ended) {
+            // It is awake: an INVITE whose answers were lost is repeated, so that its CANCEL can follow.
+            turn.endpoint.nudge(turn.now, ended, turn.sip);
+            self.step(turn, account.as_str(), "server", "486 Busy Here");
+            self.member_gone(turn, leg, "busy with an ended ring");
+            self.retries.push(account);
+            return turn.set_timer(self.ring.session, CallTimer::Retry, Some(RETRY_AFTER));
+        }
         self.standings.insert(account.clone(), standing);
         self.step(turn, account.as_str(), "server", &format!("{code} {}", sip_core::message::reason_phrase(code)));
         self.member_gone(turn, leg, &decline_reason(standing));
@@ -455,7 +477,12 @@ impl Call {
             }
             CallTimer::Absent if self.state == State::Ringing => self.end_if_all_declined(turn),
             CallTimer::Talk if matches!(self.state, State::Answered { .. }) => self.end(turn, "talk limit", None),
-            CallTimer::Progress | CallTimer::Ring | CallTimer::Absent | CallTimer::Talk | CallTimer::Linger => {}
+            CallTimer::Progress
+            | CallTimer::Ring
+            | CallTimer::Absent
+            | CallTimer::Talk
+            | CallTimer::Linger
+            | CallTimer::Retry => {}
         }
     }
 
@@ -542,7 +569,7 @@ impl Call {
         self.door_ports.release(turn);
         let session = self.ring.session;
         turn.media(self.worker, Command::Close { session });
-        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk] {
+        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk, CallTimer::Retry] {
             turn.set_timer(session, timer, None);
         }
         turn.set_timer(session, CallTimer::Linger, Some(LINGER));
@@ -558,6 +585,7 @@ impl Call {
             let Some(member) = self.members.get(&leg) else { continue };
             let (account, pending) = (member.account.clone(), member.is_pending());
             turn.endpoint.end(turn.now, leg, headers, turn.sip);
+            turn.ending.insert(account.clone(), (leg, turn.now));
             self.step(turn, "server", account.as_str(), if pending { "CANCEL" } else { "BYE" });
             self.member_gone(turn, leg, why);
         }

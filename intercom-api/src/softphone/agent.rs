@@ -128,6 +128,11 @@ impl Agent {
         self.pump(now, out);
     }
 
+    /// Lets the registration run out.
+    pub fn stop_refreshing(&mut self) {
+        self.refresh = None;
+    }
+
     fn send_register(&mut self, now: Instant, mut headers: Headers) {
         self.register_cseq += 1;
         headers.push(("Contact", format!("<sip:{}@{}>", self.config.number, self.config.flow.local)));
@@ -211,6 +216,11 @@ impl Agent {
             self.send_register(now, Headers::new());
         }
         self.pump(now, out);
+    }
+
+    /// Live transactions (in, out) and legs: what a test checks to be zero at the end.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        self.endpoint.sizes()
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {

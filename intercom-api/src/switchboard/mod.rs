@@ -62,6 +62,7 @@ pub struct Switchboard {
     callers: HashMap<Number, SessionId>,
     /// The answered call of an app account (D-36).
     talking: HashMap<Number, SessionId>,
+    ending: HashMap<Number, (LegId, Instant)>,
     timers: Timers<(SessionId, CallTimer)>,
     next_session: u64,
     draining: bool,
@@ -91,6 +92,7 @@ impl Switchboard {
             sessions: HashMap::new(),
             callers: HashMap::new(),
             talking: HashMap::new(),
+            ending: HashMap::new(),
             timers: Timers::default(),
             next_session: 0,
             draining: false,
@@ -111,8 +113,12 @@ impl Switchboard {
         self.pump(now, out);
         while let Some((session, timer)) = self.timers.pop(now) {
             self.with_call(now, session, out, |call, turn| call.timeout(turn, timer));
-            if timer == CallTimer::Linger {
-                self.calls.remove(&session);
+            match timer {
+                CallTimer::Linger => {
+                    self.calls.remove(&session);
+                }
+                CallTimer::Retry => self.retry(now, session, out),
+                CallTimer::Ring | CallTimer::Absent | CallTimer::Progress | CallTimer::Talk => {}
             }
         }
         while let Some(change) = self.location.expired(now) {
@@ -197,6 +203,11 @@ impl Switchboard {
         (servers, clients, legs, self.calls.len())
     }
 
+    /// Port pairs nobody uses.
+    pub fn free_ports(&self) -> usize {
+        self.ports.free()
+    }
+
     fn hang_up(&mut self, now: Instant, id: &CallId, out: &mut Vec<Effect>) -> Answer {
         let Some(session) = self.calls.values().find(|call| call.id() == id && !call.is_ended()).map(Call::session) else {
             return Answer::NotFound;
@@ -240,6 +251,16 @@ impl Switchboard {
         for session in ringing {
             if !self.talking.contains_key(&*binding.account) {
                 self.with_call(now, session, out, |call, turn| call.member_appeared(turn, binding));
+            }
+        }
+    }
+
+    /// Phones that were busy with an ended ring of ours get their leg now, if they are still registered.
+    fn retry(&mut self, now: Instant, session: SessionId, out: &mut Vec<Effect>) {
+        let accounts = self.calls.get_mut(&session).map(Call::take_retries).unwrap_or_default();
+        for account in accounts {
+            if let Some(binding) = self.location.get(account.as_str()).cloned() {
+                self.with_call(now, session, out, |call, turn| call.member_appeared(turn, &binding));
             }
         }
     }
@@ -334,6 +355,7 @@ impl Switchboard {
             ports: &mut self.ports,
             timers: &mut self.timers,
             sessions: &mut self.sessions,
+            ending: &mut self.ending,
             settings: &self.settings,
             counters: &mut self.counters,
         }

@@ -125,13 +125,13 @@ impl Endpoint {
         id
     }
 
-    /// Sends the INVITE of a leg once more now if nothing was heard from the peer (D-06). Says whether it did.
-    pub fn nudge(&mut self, leg: LegId, out: &mut Out) -> bool {
+    /// Sends the INVITE of a leg anew if nothing was heard from the peer (D-06). Says whether it did.
+    pub fn nudge(&mut self, now: Instant, leg: LegId, out: &mut Out) -> bool {
         let tx = self.legs.get(&leg).filter(|l| l.ours && !l.established).and_then(|l| l.invite);
-        let Some(client) = tx.and_then(|tx| self.clients.get(&tx)).filter(|c| c.transaction.nothing_heard()) else {
-            return false;
-        };
-        client.transaction.resend(&mut out.transmits);
+        let client = tx.and_then(|tx| Some((tx, self.clients.get_mut(&tx)?)));
+        let Some((tx, client)) = client.filter(|(_, client)| client.transaction.nothing_heard()) else { return false };
+        client.transaction.restart(now, &mut out.transmits);
+        self.timers.set(Timer::Client(tx), client.transaction.deadline());
         true
     }
 
@@ -194,6 +194,13 @@ impl Endpoint {
         // A BYE before the ACK of our INVITE's final answer, or in an early dialog (§15.1.2): the open INVITE gets 487.
         if let Some(invite) = self.legs.get(&leg).filter(|l| !l.ours).and_then(|l| l.invite) {
             self.respond(now, invite, 487, &Headers::new(), None, out);
+        }
+        // A BYE may overtake our INVITE's final answer; that one is waited for no longer than any other.
+        if let Some(invite) = self.legs.get(&leg).filter(|l| l.ours).and_then(|l| l.invite)
+            && let Some(client) = self.clients.get_mut(&invite)
+        {
+            client.transaction.give_up_at(now + T64);
+            self.timers.set(Timer::Client(invite), client.transaction.deadline());
         }
         self.drop_leg(leg);
     }

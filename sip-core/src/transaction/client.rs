@@ -121,10 +121,17 @@ impl ClientTransaction {
         Fate::Live
     }
 
-    /// Sends the request once more, out of turn, while nothing was heard (D-06: a sleeping phone just woke up).
-    pub fn resend(&self, out: &mut Vec<Transmit>) {
-        if self.state == State::Calling || !self.invite {
-            out.push(Transmit { flow: self.flow, bytes: self.request.clone() });
+    fn resend(&self, out: &mut Vec<Transmit>) {
+        out.push(Transmit { flow: self.flow, bytes: self.request.clone() });
+    }
+
+    /// Begins anew while nothing was heard: sends the request now and backs off from there (D-06: a sleeping phone just
+    /// woke up, and its INVITE may be in a pause of 16 s).
+    pub fn restart(&mut self, now: Instant, out: &mut Vec<Transmit>) {
+        if self.state == State::Calling {
+            self.resend(out);
+            self.repeat = Some((now + T1, T1 * 2));
+            self.end = Some(now + T64);
         }
     }
 

@@ -1,0 +1,146 @@
+//! Every behaviour of a ring as a trace on a virtual network: exact in fair weather, with the same end in storms, and never
+//! against the invariants even when the network is as bad as it can be.
+
+mod world;
+
+use fixtures::net::Weather;
+use world::World;
+use world::trace::Trace;
+
+/// Storms per trace; `DOORLINE_SEEDS=1000` for the long run.
+fn seeds() -> u64 {
+    std::env::var("DOORLINE_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+}
+
+/// What must hold in any weather: one answer at most, nobody talks who did not win.
+fn check_invariants(world: &World) -> Result<(), String> {
+    for call in world.calls.values() {
+        let winners =
+            call.legs.iter().filter(|leg| leg.role == "member" && leg.end_reason.as_deref() != Some("answered too late"));
+        let talked = winners.filter(|leg| leg.state == "answered" || Some(&leg.account) == call.answered_by.as_ref()).count();
+        if call.answered_by.is_some() && talked == 0 {
+            return Err(format!("answered by nobody: {call:?}"));
+        }
+        if call.state != "ended" {
+            return Err(format!("call {} goes on: {}", call.id, call.state));
+        }
+    }
+    let heard: u32 = world.devices.values().filter(|d| d.name.starts_with('d')).map(|d| d.audio_in).sum();
+    if heard > 0 && world.calls.values().all(|call| call.answered_by.is_none()) {
+        return Err("the door heard somebody before anybody answered (D-05)".into());
+    }
+    Ok(())
+}
+
+#[test]
+fn in_fair_weather_every_ladder_is_exact() {
+    for trace in Trace::all() {
+        let mut world = trace.play(Weather::FAIR, 1);
+        let result =
+            trace.check_ladder(&world).and_then(|()| trace.check_end(&mut world)).and_then(|()| check_invariants(&world));
+        result.unwrap_or_else(|error| panic!("{}: {error}\n{}", trace.path.display(), world.ladder.join("\n")));
+    }
+}
+
+#[test]
+fn in_storms_every_trace_ends_the_same() {
+    for trace in Trace::all() {
+        for seed in 1..=seeds() {
+            let mut world = trace.play(Weather::STORMY, seed);
+            let result = trace.check_end(&mut world).and_then(|()| check_invariants(&world));
+            result.unwrap_or_else(|error| {
+                panic!("{} with seed {seed}: {error}\n{}", trace.path.display(), world.ladder.join("\n"))
+            });
+        }
+    }
+}
+
+#[test]
+fn in_any_weather_the_invariants_hold() {
+    // Half of everything lost without bound, a third doubled.
+    let weather = Weather { loss: 500, duplication: 300, losses_per_message: None, ..Weather::STORMY };
+    for trace in Trace::all() {
+        for seed in 1..=seeds() / 2 {
+            let mut world = trace.play(weather, seed);
+            let result = world.settle().and_then(|()| check_invariants(&world));
+            result.unwrap_or_else(|error| {
+                panic!("{} with seed {seed}: {error}\n{}", trace.path.display(), world.ladder.join("\n"))
+            });
+        }
+    }
+}
+
+/// Ten thousand of each race, with the two sides within a few milliseconds of each other: nobody keeps ringing who has no
+/// call, and no dialog outlives it.
+mod races {
+    use super::*;
+    use fixtures::net::Random;
+    use intercom_api::model::AccountType;
+    use std::time::Duration;
+    use world::device::{Device, Habit};
+
+    const RUNS: u64 = 10_000;
+    const WEATHER: Weather = Weather { jitter: Duration::from_millis(4), ..Weather::FAIR };
+
+    /// A door and two phones, the second one registered or not.
+    fn house(seed: u64, both: bool) -> World {
+        let mut world =
+            World::new(WEATHER, seed, &[("d1", AccountType::Door), ("p1", AccountType::App), ("p2", AccountType::App)]);
+        for (index, (name, habit)) in [("d1", Habit::Door), ("p1", Habit::Early), ("p2", Habit::Early)].into_iter().enumerate() {
+            world.add(Device::new(name, 11 + index as u8, habit, seed * 3 + index as u64));
+            if name == "p1" || (name == "p2" && both) {
+                world.act(name, |device, now| device.register(now));
+            }
+        }
+        world.run(Duration::from_millis(100));
+        world.act("d1", |door, now| door.call(now, "room"));
+        world.run(Duration::from_millis(100));
+        world
+    }
+
+    /// Two things within six milliseconds, in either order; then the visitor leaves and all must be over.
+    fn race(name: &str, both: bool, first: fn(&mut World), second: fn(&mut World)) {
+        for seed in 0..RUNS {
+            let mut world = house(seed, both);
+            let mut random = Random(seed ^ 0x5eed);
+            let (a, b) = (random.below(6000), random.below(6000));
+            let begin = world.now;
+            let mut acts = [(a, first), (b, second)];
+            acts.sort_by_key(|(at, _)| *at);
+            for (at, act) in acts {
+                world.run_until(begin + Duration::from_micros(u64::from(at)));
+                act(&mut world);
+            }
+            world.run(Duration::from_secs(2));
+            world.act("d1", |door, now| door.hang_up(now));
+            let settled = world.settle().and_then(|()| check_invariants(&world));
+            let told = |device: &Device| {
+                let rings = device.story.iter().filter(|s| *s == "rings").count();
+                let ends = device
+                    .story
+                    .iter()
+                    .filter(|s| ["cancelled", "ended", "hung up"].contains(&s.as_str()) || s.starts_with("said"))
+                    .count();
+                rings == ends
+            };
+            let ghost =
+                world.devices.values().find(|d| d.habit != Habit::Door && !told(d)).map(|d| (d.name.clone(), d.story.clone()));
+            assert!(settled.is_ok() && ghost.is_none(), "{name} with seed {seed}: {settled:?}, ghost ring {ghost:?}");
+        }
+    }
+
+    #[test]
+    fn two_phones_answer_at_once() {
+        race("double answer", true, |w| w.act("p1", |p, now| p.answer(now, 200)), |w| w.act("p2", |p, now| p.answer(now, 200)));
+    }
+
+    #[test]
+    fn the_answer_crosses_the_visitor_leaving() {
+        race("answer and cancel", true, |w| w.act("p1", |p, now| p.answer(now, 200)), |w| w.act("d1", |d, now| d.hang_up(now)));
+    }
+
+    #[test]
+    fn a_phone_registers_while_another_answers() {
+        race("late registrant", false, |w| w.act("p1", |p, now| p.answer(now, 200)), |w| w.act("p2", |p, now| p.register(now)));
+    }
+}

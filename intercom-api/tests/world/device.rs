@@ -1,0 +1,309 @@
+//! A door or phone of the simulated house: the softphone's pure [`Agent`] with a camera, a screen and habits.
+
+use bytes::Bytes;
+use fixtures::net::Packet;
+use intercom_api::softphone::{Agent, AgentConfig, AgentEvent, AgentOut};
+use sip_core::flow::{Flow, Transport};
+use sip_core::sdp::{self, Codec, Direction, H264, Local, Sdp, Stream, Supported};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+const SIP_PORT: u16 = 5060;
+const AUDIO_PORT: u16 = 4000;
+const VIDEO_PORT: u16 = 4002;
+/// Media packets are rare in simulated time: enough to see where they go.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a person looks at a late ring before the answer that was decided already.
+const LOOK: Duration = Duration::from_secs(15);
+/// Longer than the server rings.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+pub fn password(name: &str) -> String {
+    format!("pw-{name}")
+}
+
+/// What a device does when it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// A door: it calls.
+    Door,
+    /// 183 with SDP at once.
+    Early,
+    /// 180 without SDP.
+    Ring,
+    /// 486.
+    Busy,
+    /// Answers 200 at once.
+    Eager,
+}
+
+pub struct Device {
+    pub name: String,
+    pub ip: IpAddr,
+    pub habit: Habit,
+    pub agent: Agent,
+    /// Datagrams to it are lost.
+    pub asleep: bool,
+    pub outbox: Vec<Packet>,
+    /// What happened to it, in words: `183`, `answered`, `cancelled`, `ended`, …
+    pub story: Vec<String>,
+    pub audio_in: u32,
+    pub video_in: u32,
+    /// Packets that came before it answered.
+    pub early_video: u32,
+    /// To-tags of provisional and 2xx responses to its call.
+    pub tags: Vec<String>,
+    seed: u64,
+    offer: Option<Sdp>,
+    answer: Option<String>,
+    audio: Option<Stream>,
+    video: Option<Stream>,
+    answered: bool,
+    /// A person's answer to a ring that has not arrived yet.
+    decided: Option<u16>,
+    decide_at: Option<Instant>,
+    /// When a phone stops ringing by itself, as phones do.
+    ring_until: Option<Instant>,
+    tick: Option<Instant>,
+    seq: u16,
+}
+
+impl Device {
+    pub fn new(name: &str, host: u8, habit: Habit, seed: u64) -> Device {
+        let ip = IpAddr::from([10, 0, 1, host]);
+        Device {
+            name: name.to_owned(),
+            ip,
+            habit,
+            agent: new_agent(name, ip, seed),
+            asleep: false,
+            outbox: Vec::new(),
+            story: Vec::new(),
+            audio_in: 0,
+            video_in: 0,
+            early_video: 0,
+            tags: Vec::new(),
+            seed,
+            offer: None,
+            answer: None,
+            audio: None,
+            video: None,
+            answered: false,
+            decided: None,
+            decide_at: None,
+            ring_until: None,
+            tick: None,
+            seq: 0,
+        }
+    }
+
+    /// It forgets everything, as after a power cut, or its address changes.
+    pub fn reboot(&mut self, host: Option<u8>) {
+        self.seed += 1000;
+        if let Some(host) = host {
+            self.ip = IpAddr::from([10, 0, 1, host]);
+        }
+        self.agent = new_agent(&self.name, self.ip, self.seed);
+        self.forget_call();
+        self.asleep = false;
+    }
+
+    fn forget_call(&mut self) {
+        (self.offer, self.answer, self.audio, self.video, self.answered, self.tick) = (None, None, None, None, false, None);
+        (self.ring_until, self.decide_at) = (None, None);
+    }
+
+    pub fn register(&mut self, now: Instant) {
+        self.with_agent(|agent, out| agent.register(now, out), now);
+    }
+
+    pub fn call(&mut self, now: Instant, dialled: &str) {
+        let offer = sdp::offer(&self.local(), &self.supported());
+        let body = Bytes::from(offer.to_string());
+        self.offer = Some(offer);
+        self.with_agent(|agent, out| agent.call(now, dialled, body, out), now);
+    }
+
+    /// The person at the phone answers or declines, as soon as it rings.
+    pub fn decide(&mut self, now: Instant, code: u16) {
+        if self.answer.is_some() {
+            self.answer(now, code);
+        } else {
+            self.decided = Some(code);
+        }
+    }
+
+    pub fn answer(&mut self, now: Instant, code: u16) {
+        let body = self.answer.clone().filter(|_| code < 300);
+        self.answered |= code == 200;
+        self.with_agent(|agent, out| agent.answer(now, code, body.as_deref().map(str::as_bytes), out), now);
+        if code >= 300 {
+            self.story.push(format!("said {code}"));
+            self.forget_call();
+        }
+    }
+
+    pub fn hang_up(&mut self, now: Instant) {
+        self.with_agent(|agent, out| agent.hang_up(now, out), now);
+        self.story.push("hung up".into());
+        self.forget_call();
+    }
+
+    pub fn info(&mut self, now: Instant, content_type: &str, body: &str) {
+        self.with_agent(|agent, out| agent.info(now, content_type, body.as_bytes(), out), now);
+    }
+
+    pub fn receive(&mut self, now: Instant, port: u16, bytes: Vec<u8>) {
+        match port {
+            SIP_PORT => self.with_agent(|agent, out| agent.receive(now, Bytes::from(bytes), out), now),
+            AUDIO_PORT => self.audio_in += 1,
+            VIDEO_PORT => {
+                self.video_in += 1;
+                self.early_video += u32::from(self.answer.is_some() && !self.answered);
+            }
+            _ => {}
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.agent.next_deadline(), self.tick, self.ring_until, self.decide_at].into_iter().flatten().min()
+    }
+
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        self.agent.sizes()
+    }
+
+    pub fn timeout(&mut self, now: Instant) {
+        if self.agent.next_deadline().is_some_and(|at| at <= now) {
+            self.with_agent(|agent, out| agent.timeout(now, out), now);
+        }
+        if self.decide_at.take_if(|at| *at <= now).is_some()
+            && let Some(code) = self.decided.take()
+        {
+            self.decide(now, code);
+        }
+        if self.ring_until.take_if(|at| *at <= now).is_some() && !self.answered {
+            self.answer(now, 480);
+        }
+        if self.tick.is_some_and(|at| at <= now) {
+            self.tick = Some(now + TICK);
+            self.send_media();
+        }
+    }
+
+    fn send_media(&mut self) {
+        let door = self.habit == Habit::Door;
+        self.seq = self.seq.wrapping_add(1);
+        // Every video packet is a whole key frame: what is under test is where packets go, not what they show.
+        let media = [
+            (self.audio.clone(), AUDIO_PORT, vec![0xff; 20]),
+            (self.video.clone(), VIDEO_PORT, vec![0x78, 0, 2, 0x67, 1, 0, 2, 0x65, 0x88]),
+        ];
+        for (stream, port, payload) in media {
+            let Some(stream) = stream.filter(|s| s.send && (port == AUDIO_PORT || door)) else { continue };
+            let (Some(to), Some(format)) = (stream.remote, stream.main()) else { continue };
+            let mut bytes = vec![0x80, format.pt | 0x80];
+            bytes.extend(self.seq.to_be_bytes());
+            bytes.extend((u32::from(self.seq) * 1600).to_be_bytes());
+            bytes.extend((self.seed as u32 ^ u32::from(port)).to_be_bytes());
+            bytes.extend(payload);
+            self.outbox.push(Packet { from: SocketAddr::new(self.ip, port), to, bytes });
+        }
+    }
+
+    fn with_agent(&mut self, act: impl FnOnce(&mut Agent, &mut AgentOut), now: Instant) {
+        let mut out = AgentOut::default();
+        act(&mut self.agent, &mut out);
+        let from = SocketAddr::new(self.ip, SIP_PORT);
+        for transmit in out.transmits.drain(..) {
+            self.outbox.push(Packet { from, to: transmit.flow.remote, bytes: transmit.bytes.to_vec() });
+        }
+        for event in out.events {
+            self.event(now, event);
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: AgentEvent) {
+        match event {
+            AgentEvent::Registered => self.story.push("registered".into()),
+            AgentEvent::RegisterFailed { code } => self.story.push(format!("not registered {code}")),
+            AgentEvent::Incoming { offer } => {
+                self.story.push("rings".into());
+                let offer = Sdp::parse(&offer).expect("the server's offer is read");
+                let Ok((answer, agreed)) = sdp::answer(&offer, &self.local(), &self.supported()) else {
+                    return self.answer(now, 488);
+                };
+                (self.audio, self.video) = (agreed.audio, agreed.video);
+                self.answer = Some(answer.to_string());
+                self.ring_until = Some(now + PATIENCE);
+                match self.habit {
+                    Habit::Early => self.answer(now, 183),
+                    Habit::Ring => self.with_agent(|agent, out| agent.answer(now, 180, None, out), now),
+                    Habit::Busy => self.answer(now, 486),
+                    Habit::Eager => self.answer(now, 200),
+                    Habit::Door => self.answer(now, 488),
+                }
+                // Phones send early audio, as linphone and pjsip do: it must not arrive.
+                self.tick = self.answer.is_some().then_some(now + TICK);
+                self.decide_at = self.decided.map(|_| now + LOOK);
+            }
+            AgentEvent::Progress { code, to_tag, body } => {
+                self.story.push(code.to_string());
+                self.tags.push(to_tag);
+                self.agreed(now, &body);
+            }
+            AgentEvent::Answered { body } => {
+                self.story.push("answered".into());
+                self.answered = true;
+                self.agreed(now, &body);
+            }
+            AgentEvent::Refused { code } => {
+                self.story.push(format!("refused {code}"));
+                self.forget_call();
+            }
+            AgentEvent::Cancelled => {
+                self.story.push("cancelled".into());
+                self.forget_call();
+            }
+            AgentEvent::Ended => {
+                self.story.push("ended".into());
+                self.forget_call();
+            }
+            AgentEvent::Info { body } => self.story.push(format!("info {}", String::from_utf8_lossy(&body))),
+        }
+    }
+
+    fn agreed(&mut self, now: Instant, body: &[u8]) {
+        let agreed = self.offer.as_ref().and_then(|offer| sdp::read_answer(offer, &Sdp::parse(body).ok()?).ok());
+        if let Some(agreed) = agreed {
+            (self.audio, self.video) = (agreed.audio, agreed.video);
+            self.tick.get_or_insert(now + TICK);
+        }
+    }
+
+    fn local(&self) -> Local {
+        Local { ip: self.ip, audio_port: Some(AUDIO_PORT), video_port: Some(VIDEO_PORT), session_id: self.seed + 1, version: 1 }
+    }
+
+    fn supported(&self) -> Supported {
+        let door = self.habit == Habit::Door;
+        Supported {
+            audio: vec![Codec::Pcmu, Codec::Pcma, Codec::TelephoneEvent(8000)],
+            audio_direction: Direction::SendRecv,
+            video: vec![H264 { packetization_mode: 1, ..H264::parse("profile-level-id=42e01f") }],
+            video_direction: if door { Direction::SendOnly } else { Direction::RecvOnly },
+        }
+    }
+}
+
+fn new_agent(name: &str, ip: IpAddr, seed: u64) -> Agent {
+    let mut bytes = [3; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    Agent::new(AgentConfig {
+        number: name.to_owned(),
+        password: password(name),
+        domain: super::SERVER.ip().to_string(),
+        flow: Flow { transport: Transport::Udp, local: SocketAddr::new(ip, SIP_PORT), remote: super::SERVER },
+        seed: bytes,
+    })
+}
