@@ -20,6 +20,7 @@ pub struct Config {
     pub api: Api,
     pub ring: Ring,
     pub talk: Talk,
+    pub unlock: Unlock,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -74,6 +75,18 @@ pub struct Talk {
     pub limit_s: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Unlock {
+    pub while_ringing: bool,
+}
+
+impl Default for Unlock {
+    fn default() -> Unlock {
+        Unlock { while_ringing: true }
+    }
+}
+
 impl Default for Top {
     fn default() -> Top {
         Top { data_dir: "./doorline-data".into(), drain_s: 30 }
@@ -126,6 +139,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("api", "bearer", "token of the HTTP API; empty: nothing but /healthz is served"),
     ("ring", "timeout_s", "a call that nobody answers ends after so many seconds (1-180)"),
     ("talk", "limit_s", "longest talk in seconds (10-3600)"),
+    ("unlock", "while_ringing", "a phone of the room may open the door before anybody answers"),
 ];
 
 /// One thing that is wrong.

@@ -7,6 +7,7 @@
 
 use crate::control::OrderReceiver;
 use crate::live::{CallId, Live};
+use crate::record::Record;
 use crate::switchboard::Switchboard;
 use crate::transport::udp::Udp;
 use crate::turn::{Effect, Publication};
@@ -38,6 +39,8 @@ pub struct Driver {
     pub media_events: mpsc::Receiver<Event>,
     pub send_media: SendMedia,
     pub live: Arc<Live>,
+    /// Where entries of the record go to be written.
+    pub records: mpsc::UnboundedSender<Record>,
     /// SIGTERM: no new calls; running ones have so long.
     pub drain: oneshot::Receiver<Duration>,
 }
@@ -45,12 +48,12 @@ pub struct Driver {
 impl Driver {
     /// Runs until drained. Needs a tokio runtime on its own thread.
     pub async fn run(self) {
-        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, mut drain } = self;
+        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, records, mut drain } = self;
         let (queue, mut datagrams) = mpsc::channel(DATAGRAM_QUEUE);
         for socket in &udp {
             tokio::spawn(socket.clone().read(queue.clone()));
         }
-        let mut shell = Shell { udp, send_media, live, ended: VecDeque::new(), effects: Vec::new() };
+        let mut shell = Shell { udp, send_media, live, records, ended: VecDeque::new(), effects: Vec::new() };
         let mut draining: Option<Instant> = None;
         loop {
             let deadline = [switchboard.next_deadline(), draining].into_iter().flatten().min();
@@ -125,6 +128,7 @@ struct Shell {
     udp: Vec<Udp>,
     send_media: SendMedia,
     live: Arc<Live>,
+    records: mpsc::UnboundedSender<Record>,
     ended: VecDeque<CallId>,
     effects: Vec<Effect>,
 }
@@ -166,6 +170,17 @@ impl Shell {
             Publication::Unregistered { account } => {
                 tracing::info!(account, "unregistered");
                 self.live.registrations.remove(&account);
+            }
+            Publication::Record(record) => {
+                tracing::info!(
+                    account = record.account,
+                    door = record.door,
+                    outcome = record.outcome,
+                    call = record.call,
+                    "unlock"
+                );
+                // The writer is gone only when the server is.
+                let _ = self.records.send(*record);
             }
             Publication::Call(view) => {
                 let before = self.live.calls.get(&view.id).map(|call| call.state);

@@ -8,6 +8,7 @@ pub mod driver;
 pub mod http;
 pub mod live;
 pub mod model;
+pub mod record;
 pub mod room;
 pub mod serve;
 pub mod softphone;

@@ -8,6 +8,7 @@ use crate::directory::Directory;
 use crate::driver::{Driver, MEDIA_QUEUE};
 use crate::http::{self, ApiState};
 use crate::live::Live;
+use crate::record::Record;
 use crate::store::Store;
 use crate::switchboard::{Parts, Switchboard};
 use crate::transport::udp::Udp;
@@ -67,6 +68,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         media_ip: public_ip.or((!bind_ip.is_unspecified()).then_some(bind_ip)),
         ring_timeout: Duration::from_secs(config.ring.timeout_s),
         talk_limit: Duration::from_secs(config.talk.limit_s),
+        unlock_while_ringing: config.unlock.while_ringing,
     };
     let parts = Parts {
         settings,
@@ -78,6 +80,15 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         nonce_key: key(&config.top.data_dir.join("nonce.key"))?,
         epoch: (Instant::now(), i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?),
     };
+    let (records, mut unwritten) = mpsc::unbounded_channel::<Record>();
+    let recorder = store.clone();
+    tokio::spawn(async move {
+        while let Some(record) = unwritten.recv().await {
+            if let Err(error) = recorder.record(record).await {
+                tracing::error!(%error, "an entry of the record is lost");
+            }
+        }
+    });
     let (control, orders) = Control::new();
     let live = Arc::new(Live::default());
     let (drain, drained) = oneshot::channel();
@@ -89,6 +100,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         media_events: media_inbox,
         send_media: Box::new(move |worker, command| pool.send(worker, command).is_ok()),
         live: live.clone(),
+        records,
         drain: drained,
     };
     let runtime = tokio::runtime::Handle::current();

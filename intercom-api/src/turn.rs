@@ -2,6 +2,8 @@
 
 use crate::live::{CallView, RegistrationView};
 use crate::model::Number;
+use crate::record::Record;
+use crate::unlock::Lock;
 use media::command::{Command, LegId as MediaLeg, SessionId, WorkerId};
 use media::ports::PortStock;
 use sip_core::endpoint::{Endpoint, LegId, Out};
@@ -28,6 +30,8 @@ pub enum Publication {
     },
     /// The call as it is now; `state: ended` comes twice when counters come late.
     Call(Box<CallView>),
+    /// An entry of the record; the driver has it written.
+    Record(Box<Record>),
 }
 
 /// The part of the configuration that signalling needs.
@@ -39,6 +43,8 @@ pub struct Settings {
     pub media_ip: Option<IpAddr>,
     pub ring_timeout: Duration,
     pub talk_limit: Duration,
+    /// May a phone open the door before anybody answered (D-23)?
+    pub unlock_while_ringing: bool,
 }
 
 impl Default for Settings {
@@ -48,6 +54,7 @@ impl Default for Settings {
             media_ip: None,
             ring_timeout: Duration::from_secs(60),
             talk_limit: Duration::from_secs(300),
+            unlock_while_ringing: true,
         }
     }
 }
@@ -63,6 +70,8 @@ pub enum CallTimer {
     Progress,
     /// Longest talk.
     Talk,
+    /// A wish to open the door is due (D-24, D-25).
+    Unlock,
     /// A phone that was busy with a ring of ours that has just ended is tried again.
     Retry,
     /// The last counters of an ended call did not come.
@@ -81,6 +90,8 @@ pub struct Turn<'a> {
     pub timers: &'a mut Timers<(SessionId, CallTimer)>,
     /// Which session a SIP leg belongs to.
     pub sessions: &'a mut HashMap<LegId, SessionId>,
+    /// One lock per door account.
+    pub locks: &'a mut BTreeMap<Number, Lock>,
     /// The leg of each account that we ended last, and when: its phone may not know yet.
     pub ending: &'a mut HashMap<Number, (LegId, Instant)>,
     pub settings: &'a Settings,

@@ -82,7 +82,9 @@ pub enum Act {
     /// Whatever of the pair is still being repeated stops.
     Silence,
     /// Tell this asker; `pulsed` is when the pulse he shares left, if one did.
-    Tell { asker: Asker, outcome: Outcome, pulsed: Option<Instant>, late: bool },
+    Tell { asker: Asker, outcome: Outcome, pulsed: Option<Instant> },
+    /// The door answered a wish whose askers have been told "unknown" already (D-25): only the record learns it.
+    Late { reqsn: u16, outcome: Outcome, pulsed: Instant },
 }
 
 /// A pulse and the people who wait for it.
@@ -120,7 +122,7 @@ impl Lock {
         if let Some((_, sent, outcome)) = self.last
             && now < sent + HOLD
         {
-            acts.push(Act::Tell { asker, outcome, pulsed: Some(sent), late: false });
+            acts.push(Act::Tell { asker, outcome, pulsed: Some(sent) });
             return;
         }
         let reqsn = self.next_reqsn;
@@ -146,17 +148,12 @@ impl Lock {
                     && *last == reqsn
                     && *known == Outcome::Unknown
                 {
-                    // D-25: the askers have been told; later presses inside the window learn it.
+                    // Later presses inside the window share what is now known.
                     *known = outcome;
-                    let _ = sent;
+                    acts.push(Act::Late { reqsn, outcome, pulsed: *sent });
                 }
             }
         }
-    }
-
-    /// Was this number a pulse whose asker has already been told "unknown"? A door's answer to it is recorded as late.
-    pub fn is_late(&self, reqsn: u16) -> bool {
-        self.wish.is_none() && self.last.is_some_and(|(last, _, outcome)| last == reqsn && outcome == Outcome::Unknown)
     }
 
     /// A final SIP response to one INFO of the pair, or none (`None`). Two refusals are the door's refusal (D-26).
@@ -169,13 +166,14 @@ impl Lock {
         if code < 300 {
             return;
         }
-        if wish.refused_once.replace(code).is_none() {
+        let Some(first) = wish.refused_once.replace(code) else {
             // The other one may have got through.
             wish.silenced = false;
             return;
-        }
+        };
         if let Some(wish) = self.wish.take() {
-            self.end(wish, Outcome::Refused(code), acts);
+            // 500 is what an overtaken packet gets (RFC 3261 §12.2.2): the other one says what the door thinks.
+            self.end(wish, Outcome::Refused(if code == 500 { first } else { code }), acts);
         }
     }
 
@@ -216,7 +214,7 @@ impl Lock {
 }
 
 fn tell(wish: Wish, outcome: Outcome, pulsed: Option<Instant>, acts: &mut Vec<Act>) {
-    acts.extend(wish.askers.into_iter().map(|asker| Act::Tell { asker, outcome, pulsed, late: false }));
+    acts.extend(wish.askers.into_iter().map(|asker| Act::Tell { asker, outcome, pulsed }));
 }
 
 /// Tells the second packet of a pair from a new wish (spec sip.md §8.4, D-24), per dialog.
@@ -247,5 +245,125 @@ impl Twins {
         }
         self.seen.push((reqsn, cseq, now));
         true
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // a test needs some instant to begin at
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn asker(now: Instant, leg: u64) -> Asker {
+        Asker { account: Number::new(&format!("p{leg}")), channel: Channel::Info { leg: LegId(leg), reqsn: 1 }, at: now }
+    }
+
+    #[test]
+    fn twins_are_one_wish_and_the_next_round_of_numbers_is_another() {
+        let now = Instant::now();
+        let after = |s| now + Duration::from_secs(s);
+        let mut twins = Twins::default();
+        assert!(twins.is_new(now, 5, 10));
+        assert!(!twins.is_new(now, 5, 11));
+        assert!(!twins.is_new(after(2), 5, 40), "the same number within three seconds");
+        assert!(!twins.is_new(after(60), 5, 11), "the twin, however late");
+        assert!(twins.is_new(after(60), 5, 50), "999 wishes later");
+        assert!(twins.is_new(after(60), 6, 52));
+    }
+
+    #[test]
+    fn numbers_towards_the_door_run_from_1_to_999() {
+        let now = Instant::now();
+        let mut lock = Lock::new(997);
+        let mut seen = vec![];
+        for n in 0..4 {
+            let mut acts = vec![];
+            lock.press(now + HOLD * n, asker(now, 1), &mut acts);
+            let [Act::Pulse { reqsn, .. }] = acts[..] else { panic!("{acts:?}") };
+            seen.push(reqsn);
+            lock.result(reqsn, 200, &mut acts);
+        }
+        assert_eq!(seen, [998, 999, 1, 2]);
+    }
+
+    #[test]
+    fn whoever_asks_inside_the_window_shares_the_opening() {
+        let now = Instant::now();
+        let mut lock = Lock::new(0);
+        let mut acts = vec![];
+        lock.press(now, asker(now, 1), &mut acts);
+        lock.press(now, asker(now, 2), &mut acts);
+        lock.result(1, 200, &mut acts);
+        lock.press(now + HOLD - Duration::from_millis(1), asker(now, 3), &mut acts);
+        let told = acts.iter().filter(|a| matches!(a, Act::Tell { outcome: Outcome::Opened, .. })).count();
+        let pulses = acts.iter().filter(|a| matches!(a, Act::Pulse { .. })).count();
+        assert_eq!((pulses, told), (1, 3));
+    }
+
+    proptest! {
+        /// Any order of presses, answers, refusals, silence and time: one pulse per window unless the one before was
+        /// refused, one result per asker, 200 only after the door said so.
+        #[test]
+        fn one_opening_per_window_and_one_result_per_asker(
+            steps in proptest::collection::vec((0u8..6, 0u64..1500, any::<bool>()), 1..80)
+        ) {
+            let begin = Instant::now();
+            let mut now = begin;
+            let mut lock = Lock::new(500);
+            let (mut asked, mut told, mut legs) = (0, 0, 0);
+            let mut opened_numbers = std::collections::BTreeSet::new();
+            let mut last_pulse: Option<(u16, Instant)> = None;
+            let mut refused = false;
+            for (what, wait, good) in steps {
+                let target = now + Duration::from_millis(wait);
+                let mut acts = vec![];
+                // Time passes from deadline to deadline.
+                while let Some(at) = lock.deadline().filter(|at| *at <= target) {
+                    now = at;
+                    lock.timeout(now, &mut acts);
+                }
+                now = target;
+                let current = last_pulse.map_or(1, |(reqsn, _)| reqsn);
+                match what {
+                    0 | 1 => {
+                        legs += 1;
+                        asked += 1;
+                        lock.press(now, asker(now, legs), &mut acts);
+                    }
+                    2 => {
+                        if good {
+                            opened_numbers.insert(current);
+                        }
+                        lock.result(current, if good { 200 } else { 403 }, &mut acts);
+                    }
+                    3 => lock.delivered(current, Some(if good { 200 } else { 488 }), &mut acts),
+                    4 => lock.delivered(current, None, &mut acts),
+                    _ => lock.door_gone(&mut acts),
+                }
+                for act in acts {
+                    match act {
+                        Act::Pulse { reqsn, .. } => {
+                            if let Some((_, at)) = last_pulse {
+                                prop_assert!(now >= at + HOLD || refused, "two pulses in one window");
+                            }
+                            last_pulse = Some((reqsn, now));
+                            refused = false;
+                        }
+                        Act::Tell { outcome, .. } => {
+                            told += 1;
+                            let number = last_pulse.map_or(0, |(reqsn, _)| reqsn);
+                            prop_assert!(outcome.status() != 200 || opened_numbers.contains(&number), "200 without the door's word");
+                            refused |= matches!(outcome, Outcome::Refused(_));
+                        }
+                        Act::Silence | Act::Late { .. } => {}
+                    }
+                }
+            }
+            let mut acts = vec![];
+            now += TIMEOUT;
+            lock.timeout(now, &mut acts);
+            told += acts.iter().filter(|act| matches!(act, Act::Tell { .. })).count();
+            prop_assert_eq!(asked, told, "one result per asker");
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::Ring;
 use super::plan::LegPorts;
 use crate::model::Number;
 use crate::turn::Turn;
+use crate::unlock::Twins;
 use bytes::Bytes;
 use media::command::{LegPlan, StreamReport, WorkerId};
 use sip_core::endpoint::{Headers, Invite, LegId};
@@ -45,6 +46,8 @@ pub(super) struct Member {
     pub answered_at: Option<Instant>,
     pub first_video: Option<Instant>,
     pub report: (StreamReport, StreamReport),
+    /// Tells pairs of unlock requests from new ones.
+    pub twins: Twins,
 }
 
 impl Member {
@@ -91,6 +94,7 @@ impl Member {
             answered_at: None,
             first_video: None,
             report: Default::default(),
+            twins: Twins::default(),
         };
         Some((leg, member))
     }

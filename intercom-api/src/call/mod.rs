@@ -9,6 +9,7 @@
 //! The winner is decided in [`Call::answered`] and nowhere else (D-09). Nothing of a member reaches the door before that
 //! (D-05): media gets `Talk` only there.
 
+mod door;
 mod member;
 mod plan;
 mod record;
@@ -128,6 +129,8 @@ pub struct Call {
     progress: Option<usize>,
     standings: BTreeMap<Number, Standing>,
     members: BTreeMap<LegId, Member>,
+    /// The pair that is or was on its way to the door: its number and transactions.
+    pulse: Option<(u16, Vec<TxId>)>,
     /// Accounts to ring once more at [`CallTimer::Retry`].
     retries: Vec<Number>,
     started: Instant,
@@ -182,6 +185,7 @@ impl Call {
             progress: Some(0),
             standings: ring.accounts.iter().map(|account| (account.clone(), Standing::Absent)).collect(),
             members: BTreeMap::new(),
+            pulse: None,
             retries: Vec::new(),
             started: turn.now,
             started_ms: turn.unix_ms,
@@ -419,7 +423,8 @@ impl Call {
         self.step(turn, &name, "server", method.as_str());
         let no_headers = Headers::new();
         match method {
-            Method::Info | Method::Options => turn.endpoint.respond(turn.now, tx, 200, &no_headers, None, turn.sip),
+            Method::Info => self.info(turn, leg, tx, request),
+            Method::Options => turn.endpoint.respond(turn.now, tx, 200, &no_headers, None, turn.sip),
             Method::Invite | Method::Update if request.body().is_empty() => {
                 // A refresh repeats what stands; an offerless re-INVITE gets our last description as its offer.
                 let body = self.last_description(leg).filter(|_| method == Method::Invite);
@@ -476,6 +481,7 @@ impl Call {
                 self.end(turn, "not answered", Some(if anyone { 408 } else { 480 }));
             }
             CallTimer::Absent if self.state == State::Ringing => self.end_if_all_declined(turn),
+            CallTimer::Unlock => self.unlock_timeout(turn),
             CallTimer::Talk if matches!(self.state, State::Answered { .. }) => self.end(turn, "talk limit", None),
             CallTimer::Progress
             | CallTimer::Ring
@@ -550,6 +556,7 @@ impl Call {
         if self.state == State::Ended {
             return;
         }
+        self.door_gone(turn);
         let was_ringing = self.state == State::Ringing;
         self.state = State::Ended;
         self.end_reason = Some(reason.to_owned());
@@ -569,7 +576,9 @@ impl Call {
         self.door_ports.release(turn);
         let session = self.ring.session;
         turn.media(self.worker, Command::Close { session });
-        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk, CallTimer::Retry] {
+        for timer in
+            [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk, CallTimer::Retry, CallTimer::Unlock]
+        {
             turn.set_timer(session, timer, None);
         }
         turn.set_timer(session, CallTimer::Linger, Some(LINGER));

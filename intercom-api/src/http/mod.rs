@@ -84,6 +84,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/groups", post(v1::add_groups).get(v1::groups))
         .route("/v1/groups/{id}", get(v1::group))
         .route("/v1/registrations", get(live_calls::registrations))
+        .route("/v1/records", get(v1::records))
         .route("/v1/calls", get(live_calls::calls))
         .route("/v1/calls/{id}", get(live_calls::call).delete(live_calls::hang_up))
         .route("/entrance/{*path}", any(gateway::handle))

@@ -55,7 +55,7 @@ pub enum AgentEvent {
     Cancelled,
     /// The other side hung up.
     Ended,
-    /// A request in the dialog (INFO): already answered 200.
+    /// An INFO in the call, answered 200 already.
     Info {
         body: Bytes,
     },
@@ -85,6 +85,8 @@ pub struct Agent {
     /// What is called, to try again with credentials.
     dialled: Option<(String, Bytes)>,
     tried: bool,
+    /// How requests in the call are answered: 200, or what a device that does not know them says.
+    pub info_code: u16,
 }
 
 impl Agent {
@@ -105,6 +107,7 @@ impl Agent {
             leg: None,
             dialled: None,
             tried: false,
+            info_code: 200,
         }
     }
 
@@ -254,8 +257,10 @@ impl Agent {
                     out.events.push(AgentEvent::Ended);
                 }
                 Some(Method::Info) => {
-                    self.endpoint.respond(now, tx, 200, &Headers::new(), None, &mut self.sip);
-                    out.events.push(AgentEvent::Info { body: Bytes::copy_from_slice(request.body()) });
+                    self.endpoint.respond(now, tx, self.info_code, &Headers::new(), None, &mut self.sip);
+                    if self.info_code == 200 {
+                        out.events.push(AgentEvent::Info { body: Bytes::copy_from_slice(request.body()) });
+                    }
                 }
                 _ => self.endpoint.respond(now, tx, 488, &Headers::new(), None, &mut self.sip),
             },

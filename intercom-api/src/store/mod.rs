@@ -9,6 +9,7 @@ mod write;
 pub use write::NewAccount;
 
 use crate::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
+use crate::record::Record;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use std::path::Path;
 use std::sync::mpsc;
@@ -146,6 +147,57 @@ impl Store {
                 groups.extend(read_group(t, &id)?);
             }
             Ok(groups)
+        })
+        .await
+    }
+
+    /// Appends an entry of the record.
+    pub async fn record(&self, record: Record) -> Result<(), StoreError> {
+        self.transact(move |t| {
+            t.execute(
+                "INSERT INTO record (account, road, door, call, reqsn, asked_ms, sent_ms, ended_ms, outcome, status)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                rusqlite::params![
+                    record.account,
+                    record.road,
+                    record.door,
+                    record.call,
+                    record.reqsn,
+                    record.asked_ms,
+                    record.sent_ms,
+                    record.ended_ms,
+                    record.outcome,
+                    record.status
+                ],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Entries of the record below an id, newest first; of one door if given.
+    pub async fn records(&self, before: i64, limit: u32, door: Option<String>) -> Result<Vec<Record>, StoreError> {
+        self.transact(move |t| {
+            let mut query = t.prepare(
+                "SELECT id, account, road, door, call, reqsn, asked_ms, sent_ms, ended_ms, outcome, status FROM record
+                 WHERE id < ?1 AND (?2 IS NULL OR door = ?2) ORDER BY id DESC LIMIT ?3",
+            )?;
+            let read = |row: &Row<'_>| {
+                Ok(Record {
+                    id: row.get(0)?,
+                    account: row.get(1)?,
+                    road: row.get(2)?,
+                    door: row.get(3)?,
+                    call: row.get(4)?,
+                    reqsn: row.get(5)?,
+                    asked_ms: row.get(6)?,
+                    sent_ms: row.get(7)?,
+                    ended_ms: row.get(8)?,
+                    outcome: row.get(9)?,
+                    status: row.get(10)?,
+                })
+            };
+            Ok(query.query_map((before, door, limit), read)?.collect::<Result<_, _>>()?)
         })
         .await
     }

@@ -27,6 +27,13 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (iot_id, room)
      ) STRICT, WITHOUT ROWID;
      CREATE INDEX room_group ON room (group_id);",
+    // 2: who wished which door open, and how it ended. No foreign keys: an entry outlives the account.
+    "CREATE TABLE record (
+        id INTEGER PRIMARY KEY, account TEXT NOT NULL, road TEXT NOT NULL, door TEXT NOT NULL, call TEXT NOT NULL,
+        reqsn INTEGER NOT NULL, asked_ms INTEGER NOT NULL, sent_ms INTEGER, ended_ms INTEGER NOT NULL,
+        outcome TEXT NOT NULL, status INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX record_door ON record (door, id);",
 ];
 
 /// Brings a database to the present version. An error: it is newer than this program, or broken.

@@ -12,6 +12,7 @@ use crate::directory::{Applied, Directory};
 use crate::live::CallId;
 use crate::model::{DirectoryChange, Number};
 use crate::turn::{CallTimer, Effect, Publication, Settings, Turn};
+use crate::unlock::Lock;
 use bytes::Bytes;
 use media::command::{self, SessionId};
 use media::ports::PortStock;
@@ -63,6 +64,7 @@ pub struct Switchboard {
     /// The answered call of an app account (D-36).
     talking: HashMap<Number, SessionId>,
     ending: HashMap<Number, (LegId, Instant)>,
+    locks: BTreeMap<Number, Lock>,
     timers: Timers<(SessionId, CallTimer)>,
     next_session: u64,
     draining: bool,
@@ -93,6 +95,7 @@ impl Switchboard {
             callers: HashMap::new(),
             talking: HashMap::new(),
             ending: HashMap::new(),
+            locks: BTreeMap::new(),
             timers: Timers::default(),
             next_session: 0,
             draining: false,
@@ -118,7 +121,7 @@ impl Switchboard {
                     self.calls.remove(&session);
                 }
                 CallTimer::Retry => self.retry(now, session, out),
-                CallTimer::Ring | CallTimer::Absent | CallTimer::Progress | CallTimer::Talk => {}
+                CallTimer::Ring | CallTimer::Absent | CallTimer::Progress | CallTimer::Talk | CallTimer::Unlock => {}
             }
         }
         while let Some(change) = self.location.expired(now) {
@@ -311,7 +314,10 @@ impl Switchboard {
             Event::Cancelled { leg } => self.with_leg(now, leg, out, |call, turn| call.cancelled(turn)),
             Event::Confirmed { .. } => {}
             Event::NotAcknowledged { leg } => self.with_leg(now, leg, out, |call, turn| call.not_acknowledged(turn, leg)),
-            Event::Response { .. } => {}
+            Event::Response { leg: Some(leg), tx, response, .. } => {
+                self.with_leg(now, leg, out, |call, turn| call.response(turn, tx, response.as_ref()));
+            }
+            Event::Response { leg: None, .. } => {}
         }
     }
 
@@ -355,6 +361,7 @@ impl Switchboard {
             ports: &mut self.ports,
             timers: &mut self.timers,
             sessions: &mut self.sessions,
+            locks: &mut self.locks,
             ending: &mut self.ending,
             settings: &self.settings,
             counters: &mut self.counters,

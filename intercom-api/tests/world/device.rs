@@ -51,6 +51,12 @@ pub struct Device {
     pub video_in: u32,
     /// Packets that came before it answered.
     pub early_video: u32,
+    /// How often this door opened, as a door counts: the same number within three seconds is the same order.
+    pub openings: u32,
+    /// A door that gets the order and says nothing.
+    pub silent: bool,
+    orders: Vec<(u64, Instant)>,
+    results: Vec<u64>,
     /// To-tags of provisional and 2xx responses to its call.
     pub tags: Vec<String>,
     seed: u64,
@@ -82,6 +88,10 @@ impl Device {
             audio_in: 0,
             video_in: 0,
             early_video: 0,
+            openings: 0,
+            silent: false,
+            orders: Vec::new(),
+            results: Vec::new(),
             tags: Vec::new(),
             seed,
             offer: None,
@@ -269,7 +279,37 @@ impl Device {
                 self.story.push("ended".into());
                 self.forget_call();
             }
-            AgentEvent::Info { body } => self.story.push(format!("info {}", String::from_utf8_lossy(&body))),
+            AgentEvent::Info { body } => self.unlock_info(now, &body),
+        }
+    }
+
+    /// Asks for the door as the spec says: the same request twice, each a transaction of its own.
+    pub fn unlock(&mut self, now: Instant, reqsn: u16) {
+        let body = format!("{{\"req\":\"unlock\",\"reqsn\":{reqsn}}}");
+        for _ in 0..2 {
+            self.info(now, "application/json", &body);
+        }
+    }
+
+    fn unlock_info(&mut self, now: Instant, body: &[u8]) {
+        let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else { return };
+        let Some(reqsn) = value["reqsn"].as_u64() else { return };
+        if value["req"] == "unlock" && self.habit == Habit::Door {
+            if self.orders.iter().any(|(number, at)| *number == reqsn && now < *at + Duration::from_secs(3)) {
+                return;
+            }
+            self.orders.push((reqsn, now));
+            self.openings += 1;
+            if !self.silent {
+                let body = format!("{{\"res\":\"unlock\",\"reqsn\":{reqsn},\"status\":200}}");
+                for _ in 0..2 {
+                    self.info(now, "application/json", &body);
+                }
+            }
+        }
+        if value["res"] == "unlock" && !self.results.contains(&reqsn) {
+            self.results.push(reqsn);
+            self.story.push(format!("unlock {reqsn} {}", value["status"]));
         }
     }
 

@@ -14,6 +14,7 @@ use intercom_api::control::Order;
 use intercom_api::directory::Directory;
 use intercom_api::live::{CallId, CallView};
 use intercom_api::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
+use intercom_api::record::Record;
 use intercom_api::switchboard::{Parts, Switchboard};
 use intercom_api::turn::{Effect, Publication, Settings};
 use media::command::{Command, LegId, PairId, WorkerId};
@@ -39,6 +40,7 @@ pub struct World {
     /// The read model.
     pub calls: BTreeMap<CallId, CallView>,
     pub registered: BTreeMap<String, String>,
+    pub records: Vec<Record>,
     /// SIP messages and media commands as they happened.
     pub ladder: Vec<String>,
     /// Messages still to lose: to whom, what their first line holds, how many.
@@ -91,6 +93,7 @@ impl World {
             devices: BTreeMap::new(),
             calls: BTreeMap::new(),
             registered: BTreeMap::new(),
+            records: Vec::new(),
             ladder: Vec::new(),
             losses: Vec::new(),
             names: BTreeMap::new(),
@@ -212,6 +215,7 @@ impl World {
                 Effect::Publish(Publication::Registered(view)) => {
                     self.registered.insert(view.account, view.contact);
                 }
+                Effect::Publish(Publication::Record(record)) => self.records.push(*record),
                 Effect::Publish(Publication::Unregistered { account }) => {
                     self.registered.remove(&account);
                 }

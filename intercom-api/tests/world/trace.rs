@@ -14,6 +14,7 @@
 //!   p2 not answered     or does not
 //!   d1 one dialog
 //!   p1 saw early video / p3 saw no early video
+//!   p1 unlock 7 200 or p1 unlock 7 408
 //! ladder                exact, in fair weather; `UPDATE_TRACES=1` writes it anew
 //!   d1 > server INVITE + SDP
 //! ```
@@ -126,6 +127,9 @@ impl Trace {
                 world.act(who, |d, now| d.info(now, "application/media_control+xml", "<media_control/>"));
             }
             ["loses", what, count] => world.losses.push((who.to_owned(), (*what).to_owned(), count.parse().expect("a count"))),
+            ["unlocks", reqsn] => world.act(who, |d, now| d.unlock(now, reqsn.parse().expect("a number"))),
+            ["refuses", "INFO"] => world.act(who, |d, _| d.agent.info_code = 488),
+            ["opens", "silently"] => world.act(who, |d, _| d.silent = true),
             ["waits"] => {}
             other => panic!("{}: nobody can {other:?}", self.path.display()),
         }
@@ -135,11 +139,39 @@ impl Trace {
     pub fn check_end(&self, world: &mut World) -> Result<(), String> {
         world.settle()?;
         for fact in &self.end {
+            // `A is so or so`: what bad weather may make of it; the ladder says what fair weather does.
+            let mut failed = None;
+            for way in fact.split(" or ") {
+                match self.check_fact(world, way) {
+                    Ok(()) => {
+                        failed = None;
+                        break;
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fact(&self, world: &World, fact: &str) -> Result<(), String> {
+        {
             let holds = match fact.split_once(' ') {
                 Some(("call", rest)) => {
                     let said: Vec<String> = world.calls.values().map(summary).collect();
                     if !said.iter().any(|summary| summary == rest) {
                         return Err(format!("no call was `{rest}`, but {said:?}"));
+                    }
+                    true
+                }
+                Some(("record", rest)) => {
+                    let said: Vec<String> =
+                        world.records.iter().map(|r| format!("{} {} {}", r.account, r.outcome, r.status)).collect();
+                    if !said.iter().any(|entry| entry == rest) {
+                        return Err(format!("no record says `{rest}`, but {said:?}"));
                     }
                     true
                 }
@@ -152,6 +184,8 @@ impl Trace {
                         "saw no early video" => device.early_video == 0,
                         "heard nothing early" => device.audio_in == 0,
                         "talked" => device.audio_in > 0,
+                        "opened never" => device.openings == 0,
+                        "opened once" => device.openings == 1,
                         rest => rest.strip_prefix("not ").map_or_else(|| told(rest), |what| !told(what)),
                     }
                 }

@@ -224,6 +224,14 @@ impl Endpoint {
         Some(self.start_client(now, flow, (branch, false), bytes, purpose, out))
     }
 
+    /// A request of ours is not repeated any more; its answer is still heard (D-24).
+    pub fn stop_repeating(&mut self, tx: TxId) {
+        if let Some(client) = self.clients.get_mut(&tx) {
+            client.transaction.stop_repeating();
+            self.timers.set(Timer::Client(tx), client.transaction.deadline());
+        }
+    }
+
     /// The flow of a live leg.
     pub fn leg_flow(&self, leg: LegId) -> Option<Flow> {
         self.legs.get(&leg).map(|l| l.dialog.flow)
