@@ -67,6 +67,8 @@ impl std::fmt::Debug for Api {
 #[serde(deny_unknown_fields, default)]
 pub struct Ring {
     pub timeout_s: u64,
+    /// `ringback` or `none`.
+    pub tone: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -113,7 +115,7 @@ impl Default for Api {
 
 impl Default for Ring {
     fn default() -> Ring {
-        Ring { timeout_s: 60 }
+        Ring { timeout_s: 60, tone: "ringback".into() }
     }
 }
 
@@ -138,6 +140,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("api", "listen", "address of the HTTP API"),
     ("api", "bearer", "token of the HTTP API; empty: nothing but /healthz is served"),
     ("ring", "timeout_s", "a call that nobody answers ends after so many seconds (1-180)"),
+    ("ring", "tone", "what the visitor hears while it rings: ringback or none"),
     ("talk", "limit_s", "longest talk in seconds (10-3600)"),
     ("unlock", "while_ringing", "a phone of the room may open the door before anybody answers"),
 ];
@@ -312,6 +315,9 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     }
     if !(1..=180).contains(&config.ring.timeout_s) {
         wrong("ring", "timeout_s", format!("{} is not within 1-180", config.ring.timeout_s));
+    }
+    if !["ringback", "none"].contains(&config.ring.tone.as_str()) {
+        wrong("ring", "tone", format!("`{}` is not ringback or none", config.ring.tone));
     }
     if !(10..=3600).contains(&config.talk.limit_s) {
         wrong("talk", "limit_s", format!("{} is not within 10-3600", config.talk.limit_s));

@@ -206,6 +206,7 @@ fn session_of(command: &Command) -> SessionId {
         Command::Open { session, .. }
         | Command::Put { session, .. }
         | Command::Talk { session, .. }
+        | Command::Ringback { session, .. }
         | Command::Remove { session, .. }
         | Command::Close { session } => *session,
     }

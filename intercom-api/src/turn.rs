@@ -43,6 +43,8 @@ pub struct Settings {
     pub media_ip: Option<IpAddr>,
     pub ring_timeout: Duration,
     pub talk_limit: Duration,
+    /// Does the visitor hear that it rings (D-03)?
+    pub ringback: bool,
     /// May a phone open the door before anybody answered (D-23)?
     pub unlock_while_ringing: bool,
 }
@@ -54,6 +56,7 @@ impl Default for Settings {
             media_ip: None,
             ring_timeout: Duration::from_secs(60),
             talk_limit: Duration::from_secs(300),
+            ringback: true,
             unlock_while_ringing: true,
         }
     }

@@ -105,6 +105,8 @@ pub enum Command {
     /// The receiver whose audio (and telephone-events) goes to the anchor: the winner, later the holder of the floor
     /// (D-05: nobody before the answer).
     Talk { session: SessionId, leg: Option<LegId> },
+    /// The anchor hears a ringback tone, until it is switched off or somebody talks (D-03). Only a G.711 anchor does.
+    Ringback { session: SessionId, on: bool },
     /// A receiver leaves; its counters come back in a last [`Event::Report`].
     Remove { session: SessionId, leg: LegId },
     /// The session ends; its counters come back in a last [`Event::Report`] with `last: true`.

@@ -6,6 +6,7 @@
 
 use crate::command::{Command, Event, Kind, LegId, PairId, SessionId};
 use crate::session::{Leg, Session};
+use crate::tone::Ringback;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -66,6 +67,9 @@ pub struct Engine {
     asking: BTreeSet<(Instant, SessionId)>,
     /// When each of them stands in `asking`.
     asking_at: BTreeMap<SessionId, Instant>,
+    /// Sessions whose anchor hears a ringback, by when its next packet is due.
+    ringing: BTreeSet<(Instant, SessionId)>,
+    ringback: Ringback,
     next_report: Option<Instant>,
     noise: BTreeMap<PairId, Instant>,
     /// Datagrams for pairs that nobody uses.
@@ -97,8 +101,18 @@ impl Engine {
                 self.touch(now, session);
             }
             Command::Talk { session, leg } => {
+                if leg.is_some() {
+                    self.forget_ringing(session);
+                }
                 if let Some(found) = self.sessions.get_mut(&session) {
                     found.talk(leg);
+                }
+            }
+            Command::Ringback { session, on } => {
+                self.forget_ringing(session);
+                if let Some(found) = self.sessions.get_mut(&session) {
+                    found.ring_back(now, on);
+                    self.ringing.extend(found.ringback_deadline().map(|at| (at, session)));
                 }
             }
             Command::Remove { session, leg } => {
@@ -109,6 +123,7 @@ impl Engine {
                 }
             }
             Command::Close { session } => {
+                self.forget_ringing(session);
                 if let Some(closed) = self.sessions.remove(&session) {
                     closed.legs.iter().flat_map(Leg::pairs).for_each(|(pair, _)| self.disown(pair));
                     out.events.push(closed.report(true));
@@ -147,6 +162,17 @@ impl Engine {
             }
             self.touch(now, id);
         }
+        while let Some(&(at, id)) = self.ringing.first() {
+            if at > now {
+                break;
+            }
+            self.ringing.remove(&(at, id));
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.play(now, &self.ringback, out);
+                self.ringing.extend(session.ringback_deadline().map(|at| (at, id)));
+            }
+            self.touch(now, id);
+        }
         if self.next_report.is_some_and(|at| at <= now) {
             self.next_report = None;
             for session in self.sessions.values_mut() {
@@ -158,7 +184,10 @@ impl Engine {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.asking.first().map(|(at, _)| *at), self.next_report].into_iter().flatten().min()
+        [self.asking.first().map(|(at, _)| *at), self.ringing.first().map(|(at, _)| *at), self.next_report]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Live sessions, and pairs in use: what a test checks to be zero at the end.
@@ -178,6 +207,12 @@ impl Engine {
                 self.asking.insert((at, id));
                 self.asking_at.insert(id, at);
             }
+        }
+    }
+
+    fn forget_ringing(&mut self, id: SessionId) {
+        if let Some(at) = self.sessions.get(&id).and_then(Session::ringback_deadline) {
+            self.ringing.remove(&(at, id));
         }
     }
 

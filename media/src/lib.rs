@@ -12,4 +12,5 @@ pub mod ports;
 pub mod rtcp;
 pub mod rtp;
 mod session;
+mod tone;
 mod worker;

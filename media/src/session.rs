@@ -7,12 +7,16 @@ use crate::h264;
 use crate::latch::Latch;
 use crate::rtcp;
 use crate::rtp::{self, HEADER, Rtp};
+use crate::tone::{PACKET, Ringback};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Longest between two requests for a key frame while somebody waits for one.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Between two packets of the ringback.
+const TONE_PACKET: Duration = Duration::from_millis(20);
 
 /// What one stream of one leg sends: its own source, numbered without gaps whoever feeds it.
 #[derive(Clone, Debug)]
@@ -118,6 +122,29 @@ impl Stream {
         Ok(())
     }
 
+    /// One packet of our own making, numbered like everything else this sink sends. `false`: nothing was sent.
+    fn tone(&mut self, now: Instant, tone: &Ringback, index: usize, first: bool, out: &mut Out) -> bool {
+        let packet = self.plan.payloads.iter().find_map(|payload| Some((payload.pt, tone.packet(payload.codec, index)?)));
+        let (Some((pt, samples)), Some(to), true) = (packet, self.latch.remote(), self.plan.send) else { return false };
+        let (seq, ts) = match self.sink.last {
+            Some((seq, ts, at)) => {
+                let passed = now.saturating_duration_since(at).as_millis() / TONE_PACKET.as_millis();
+                (seq.wrapping_add(1), ts.wrapping_add(PACKET as u32 * (passed as u32).max(1)))
+            }
+            None => (self.plan.first_seq, self.plan.first_timestamp),
+        };
+        self.sink.last = Some((seq, ts, now));
+        self.sink.feed = None;
+        let mut head = [0x80, pt | u8::from(first) << 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        head[2..4].copy_from_slice(&seq.to_be_bytes());
+        head[4..8].copy_from_slice(&ts.to_be_bytes());
+        head[8..12].copy_from_slice(&self.plan.ssrc.to_be_bytes());
+        out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtp, to, head, tail: Tail::Owned(samples) });
+        self.packets.1 += 1;
+        self.bytes.1 += (HEADER + PACKET) as u64;
+        true
+    }
+
     /// RTCP may come from where the media comes from, and from the port its SDP names (a device on loopback may have
     /// several addresses, see [`Latch`]).
     fn knows(&self, from: SocketAddr) -> bool {
@@ -218,6 +245,8 @@ pub(crate) struct Session {
     idr_begun: bool,
     key_frames: u64,
     last_ask: Option<Instant>,
+    /// Ringback: when its next packet is due, and which one it is.
+    ringback: Option<(Instant, usize)>,
     /// Counters have changed since the last report.
     pub dirty: bool,
 }
@@ -233,6 +262,7 @@ impl Session {
             idr_begun: false,
             key_frames: 0,
             last_ask: None,
+            ringback: None,
             dirty: true,
         }
     }
@@ -248,6 +278,28 @@ impl Session {
 
     pub fn talk(&mut self, leg: Option<LegId>) {
         self.talker = leg;
+        self.ringback.take_if(|_| leg.is_some());
+    }
+
+    pub fn ring_back(&mut self, now: Instant, on: bool) {
+        self.ringback = on.then_some((now, 0));
+    }
+
+    /// When the next packet of the ringback is due.
+    pub fn ringback_deadline(&self) -> Option<Instant> {
+        self.ringback.map(|(at, _)| at)
+    }
+
+    /// Sends what is due of the ringback. A late wake-up skips what has passed instead of sending it in a burst.
+    pub fn play(&mut self, now: Instant, tone: &Ringback, out: &mut Out) {
+        let Some((at, index)) = self.ringback.filter(|(at, _)| *at <= now) else { return };
+        let late = now.saturating_duration_since(at).as_millis() / TONE_PACKET.as_millis();
+        let skipped = usize::try_from(late).unwrap_or(0);
+        self.ringback = Some((at + TONE_PACKET * (skipped as u32 + 1), index + skipped + 1));
+        let Some(audio) = self.legs.first_mut().and_then(|anchor| anchor.audio.as_mut()) else { return };
+        if audio.tone(now, tone, index + skipped, index == 0, out) {
+            self.dirty = true;
+        }
     }
 
     /// Takes a receiver out; the anchor stays as long as its session.

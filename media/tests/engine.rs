@@ -195,6 +195,32 @@ fn the_door_hears_one_stream_when_the_talker_changes() {
 }
 
 #[test]
+fn the_visitor_hears_ringback_until_somebody_talks_in_one_stream() {
+    let mut w = World::new(&[A]);
+    let mut packets = vec![];
+    w.command(Command::Ringback { session: S, on: true });
+    for _ in 0..100 {
+        let mut out = Out::default();
+        w.engine.timeout(w.now, &mut out);
+        packets.extend(out.sends.into_iter().filter(|s| s.to == address(DOOR, Kind::Audio)));
+        w.wait(10);
+    }
+    assert_eq!(packets.len(), 50, "one in 20 ms");
+    let seq = |head: &[u8; 12]| u16::from_be_bytes([head[2], head[3]]);
+    let ts = |head: &[u8; 12]| u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+    assert!(packets.windows(2).all(|p| seq(&p[1].head) == seq(&p[0].head) + 1 && ts(&p[1].head) == ts(&p[0].head) + 160));
+    assert!(matches!(&packets[0].tail, Tail::Owned(samples) if samples.len() == 160));
+    w.command(Command::Talk { session: S, leg: Some(A) });
+    let talk = w.audio(A, 7000, 50);
+    assert_eq!(talk[0].seq, seq(&packets[49].head) + 1, "the talk goes on where the tone ended");
+    assert!(talk[0].ssrc == 0x1000);
+    w.wait(40);
+    let mut out = Out::default();
+    w.engine.timeout(w.now, &mut out);
+    assert!(out.sends.is_empty(), "no tone behind the talk");
+}
+
+#[test]
 fn joining_phone_starts_at_a_key_frame_and_the_door_is_asked_for_one() {
     let mut w = World::new(&[A]);
     w.video(1, false, SPS);

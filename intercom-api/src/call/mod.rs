@@ -199,6 +199,9 @@ impl Call {
         call.step(turn, "door", "server", "INVITE");
         let anchor = call.door_ports.plan(call.door.audio.as_ref(), call.door.video.as_ref());
         turn.media(worker, Command::Open { session: call.ring.session, anchor });
+        if turn.settings.ringback {
+            turn.media(worker, Command::Ringback { session: call.ring.session, on: true });
+        }
         call.send_progress(turn);
         turn.set_timer(call.ring.session, CallTimer::Ring, Some(turn.settings.ring_timeout));
         turn.set_timer(call.ring.session, CallTimer::Absent, Some(ABSENT_AFTER));

@@ -71,7 +71,9 @@ impl World {
         let mut bytes = [7; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let board = Switchboard::new(Parts {
+            // Fifty packets a second to every door cost simulated hours; the tone has its own test in the engine's.
             settings: Settings {
+                ringback: false,
                 ring_timeout: Duration::from_secs(60),
                 talk_limit: Duration::from_secs(300),
                 ..Settings::default()
@@ -285,6 +287,7 @@ impl World {
                 format!("media put {}{}", self.leg(leg.leg), stream(leg))
             }
             Command::Talk { leg, .. } => format!("media talk {}", leg.map_or("nobody".into(), |leg| self.leg(leg))),
+            Command::Ringback { on, .. } => format!("media ringback {}", if *on { "on" } else { "off" }),
             Command::Remove { leg, .. } => format!("media remove {}", self.leg(*leg)),
             Command::Close { .. } => "media close".to_owned(),
         };
