@@ -29,6 +29,7 @@ impl Handle {
             server: server.sip,
             ip: [127, 0, 0, 61].into(),
             role,
+            decode: false,
             seed: bytes,
         };
         let (orders, events) = Device::start(config).await?;

@@ -21,6 +21,30 @@ pub struct Clip {
 }
 
 impl Clip {
+    /// The test picture with a frame counter in it (`fixtures/media/README.md`).
+    pub fn test_picture() -> Clip {
+        Clip::from_bytes(include_bytes!("../../../fixtures/media/clip.h264"))
+    }
+
+    /// A byte stream with start codes; every slice is an access unit of its own, parameter sets go with the next one.
+    pub fn from_bytes(stream: &'static [u8]) -> Clip {
+        let starts: Vec<usize> = stream.windows(3).enumerate().filter(|(_, w)| *w == [0, 0, 1]).map(|(at, _)| at + 3).collect();
+        let ends = starts.iter().skip(1).map(|next| next - 3).chain([stream.len()]);
+        let mut frames = Vec::new();
+        let mut nals = Vec::new();
+        for (begin, end) in starts.iter().zip(ends) {
+            // The zero of a four-byte start code belongs to the next unit.
+            let nal = Bytes::from_static(&stream[*begin..end]);
+            let nal = nal.strip_suffix(&[0]).map_or(nal.clone(), |shorter| nal.slice_ref(shorter));
+            let kind = nal.first().map_or(0, |byte| byte & 0x1f);
+            nals.push(nal);
+            if matches!(kind, 1 | 5) {
+                frames.push(Frame { key: kind == 5, nals: std::mem::take(&mut nals) });
+            }
+        }
+        Clip { frames }
+    }
+
     /// NAL units with the right types and nothing to see: enough where packets are timed and not decoded. A key frame of
     /// three packets every `gop` frames, one packet for each of the others.
     pub fn synthetic(gop: usize) -> Clip {

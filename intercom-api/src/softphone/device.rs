@@ -4,7 +4,9 @@
 
 use super::agent::{Agent, AgentConfig, AgentEvent, AgentOut};
 use super::clip::{self, Clip};
+use super::screen::Screen;
 use bytes::Bytes;
+use serde_json::{Value, json};
 use sip_core::flow::{Flow, Transport};
 use sip_core::sdp::{self, Codec, Direction, H264, Local, Sdp, Stream, Supported};
 use std::io;
@@ -36,6 +38,8 @@ pub struct DeviceConfig {
     /// Our address; ports are the system's choice.
     pub ip: IpAddr,
     pub role: Role,
+    /// Decode pictures (phone); costs a millisecond each.
+    pub decode: bool,
     pub seed: [u8; 32],
 }
 
@@ -47,6 +51,8 @@ pub enum Order {
     Call(String),
     Answer,
     Decline,
+    /// Asks the door to open, with this number.
+    Unlock(u16),
     HangUp,
 }
 
@@ -62,6 +68,10 @@ pub enum Happened {
     Progress,
     /// The first complete key frame (phone).
     FirstPicture,
+    /// The door opened, ordered by this account (door).
+    Opened(String),
+    /// The result of our [`Order::Unlock`] (phone).
+    UnlockResult(u16),
     Answered,
     Refused(u16),
     Cancelled,
@@ -74,6 +84,9 @@ pub struct Tally {
     pub audio_packets: u64,
     pub video_packets: u64,
     pub key_frames: u64,
+    /// Pictures decoded, and the number read from the last one; only with a real clip.
+    pub pictures: u64,
+    pub counter: Option<u8>,
 }
 
 /// RTP + RTCP sockets of one stream, and what we send on it.
@@ -133,6 +146,9 @@ pub struct Device {
     progressed: bool,
     tally: Tally,
     key_begun: bool,
+    screen: Option<Screen>,
+    /// Numbers of orders and results that were seen: the second packet of a pair repeats the first.
+    seen: Vec<u64>,
     happened: mpsc::UnboundedSender<(Instant, Happened)>,
 }
 
@@ -165,6 +181,8 @@ impl Device {
             progressed: false,
             tally: Tally::default(),
             key_begun: false,
+            screen: config.decode.then(Screen::new),
+            seen: Vec::new(),
             happened,
         };
         tokio::spawn(device.run(inbox));
@@ -212,6 +230,12 @@ impl Device {
                 let answer = self.answer.clone().unwrap_or_default();
                 self.agent.answer(now, 200, Some(answer.as_bytes()), out);
                 self.tell(Happened::Answered);
+            }
+            Order::Unlock(reqsn) => {
+                let body = json!({"req": "unlock", "reqsn": reqsn}).to_string();
+                for _ in 0..2 {
+                    self.agent.info(now, "application/json", body.as_bytes(), out);
+                }
             }
             Order::Decline => self.agent.answer(now, 603, None, out),
             Order::HangUp => {
@@ -272,7 +296,27 @@ impl Device {
                 self.over();
             }
             AgentEvent::Ended => self.over(),
-            AgentEvent::Info { .. } => {}
+            AgentEvent::Info { body } => self.info(&body, out),
+        }
+    }
+
+    /// Spec sip.md §8: a door opens and says so twice; a phone hears how it went.
+    fn info(&mut self, body: &[u8], out: &mut AgentOut) {
+        let Ok(value) = serde_json::from_slice::<Value>(body) else { return };
+        let Some(reqsn) = value["reqsn"].as_u64() else { return };
+        if self.seen.contains(&reqsn) {
+            return;
+        }
+        self.seen.push(reqsn);
+        if value["req"] == "unlock" && matches!(self.role, Role::Door(_)) {
+            self.tell(Happened::Opened(value["sip"].as_str().unwrap_or_default().to_owned()));
+            let body = json!({"res": "unlock", "reqsn": reqsn, "status": 200}).to_string();
+            for _ in 0..2 {
+                self.agent.info(Instant::now(), "application/json", body.as_bytes(), out);
+            }
+        } else if value["res"] == "unlock" {
+            let status = value["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
+            self.tell(Happened::UnlockResult(status));
         }
     }
 
@@ -285,7 +329,12 @@ impl Device {
     }
 
     fn over(&mut self) {
+        if let Some(screen) = &mut self.screen {
+            (self.tally.pictures, self.tally.counter) = (screen.pictures, screen.counter);
+            *screen = Screen::new();
+        }
         self.tell(Happened::Ended(self.tally));
+        self.seen.clear();
         (self.audio.stream, self.video.stream) = (None, None);
         (self.offer, self.answer) = (None, None);
         (self.talking, self.progressed, self.key_begun, self.frame) = (false, false, false, 0);
@@ -356,9 +405,12 @@ impl Device {
     }
 
     fn picture(&mut self, packet: &[u8]) {
-        let [_, marker, ..] = packet else { return };
+        let [_, marker, high, low, ..] = packet else { return };
         self.tally.video_packets += 1;
         let Some(payload) = packet.get(12..) else { return };
+        if let Some(screen) = &mut self.screen {
+            screen.packet(u16::from_be_bytes([*high, *low]), marker & 0x80 != 0, payload);
+        }
         self.key_begun |= clip::is_key(payload);
         if marker & 0x80 != 0 && std::mem::take(&mut self.key_begun) {
             self.tally.key_frames += 1;

@@ -4,6 +4,7 @@
 mod agent;
 mod clip;
 mod device;
+mod screen;
 
 pub use agent::{Agent, AgentConfig, AgentEvent, AgentOut};
 pub use clip::{Clip, Frame};
