@@ -30,6 +30,7 @@ impl Handle {
             ip: [127, 0, 0, 61].into(),
             role,
             decode: false,
+            lose: 0,
             seed: bytes,
         };
         let (orders, events) = Device::start(config).await?;

@@ -3,6 +3,7 @@
 pub mod call;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod directory;
 pub mod driver;
 pub mod http;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use intercom_api::config::{self, Config};
-use intercom_api::serve;
+use intercom_api::{demo, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -43,6 +43,8 @@ enum Log {
 enum Command {
     /// Run the server (also what `doorline` alone does).
     Serve,
+    /// Let a simulated door ring three simulated phones through a real server on this machine, and check it.
+    Demo,
     /// Say what is wrong with the configuration; exit 2 if anything is.
     Check,
     /// Print the effective configuration as commented TOML.
@@ -51,6 +53,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let Args { options, command } = Args::parse();
+    if let Some(Command::Demo) = command {
+        // The demo's server has settings of its own.
+        return demo::run();
+    }
     let mut config = match config::load(options.config.as_deref(), std::env::vars()) {
         Ok(config) => config,
         Err(problems) => {
@@ -72,6 +78,7 @@ fn main() -> ExitCode {
             print!("{}", config.to_toml());
             ExitCode::SUCCESS
         }
+        Command::Demo => demo::run(),
         Command::Serve => run(&config, options.log),
     }
 }

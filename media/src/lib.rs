@@ -5,6 +5,7 @@
 pub mod command;
 pub mod drop;
 pub mod engine;
+pub mod g711;
 pub mod h264;
 mod latch;
 pub mod pool;

@@ -2,6 +2,7 @@
 //! encoded once per law (ITU-T G.711).
 
 use crate::command::Codec;
+use crate::g711::{alaw, ulaw};
 use bytes::Bytes;
 use std::f32::consts::TAU;
 
@@ -45,49 +46,9 @@ impl Default for Ringback {
     }
 }
 
-/// μ-law: sign, 3-bit segment, 4-bit step of a 14-bit sample, all bits inverted.
-fn ulaw(sample: i16) -> u8 {
-    let magnitude = sample.unsigned_abs().min(32_635) + 132;
-    let segment = 7 - (magnitude << 1).leading_zeros().min(7) as u8;
-    let step = (magnitude >> (segment + 3)) as u8 & 0x0f;
-    !(u8::from(sample < 0) << 7 | segment << 4 | step)
-}
-
-/// A-law: the same on a 13-bit sample, even bits inverted.
-fn alaw(sample: i16) -> u8 {
-    let magnitude = if sample < 0 { !sample } else { sample }.unsigned_abs() >> 4;
-    let segment = (12 - magnitude.leading_zeros().clamp(5, 12)) as u8;
-    let step = if segment == 0 { magnitude as u8 } else { (magnitude >> (segment - 1)) as u8 & 0x0f };
-    let byte = segment << 4 | step & 0x0f;
-    (if sample < 0 { byte } else { byte | 0x80 }) ^ 0x55
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn from_ulaw(byte: u8) -> i32 {
-        let byte = !byte;
-        let magnitude = (((i32::from(byte & 15) << 3) + 132) << ((byte >> 4) & 7)) - 132;
-        if byte & 0x80 != 0 { -magnitude } else { magnitude }
-    }
-
-    fn from_alaw(byte: u8) -> i32 {
-        let byte = byte ^ 0x55;
-        let (mantissa, segment) = (i32::from(byte & 15) << 4, (byte >> 4) & 7);
-        let magnitude = if segment == 0 { mantissa + 8 } else { (mantissa + 0x108) << (segment - 1) };
-        if byte & 0x80 != 0 { magnitude } else { -magnitude }
-    }
-
-    #[test]
-    fn both_laws_come_back_within_their_step() {
-        for sample in (-32_000i16..=32_000).step_by(37) {
-            let near = |decoded: i32| (decoded - i32::from(sample)).abs() <= i32::from(sample.unsigned_abs()) / 16 + 16;
-            assert!(near(from_ulaw(ulaw(sample))), "ulaw {sample}: {}", from_ulaw(ulaw(sample)));
-            assert!(near(from_alaw(alaw(sample))), "alaw {sample}: {}", from_alaw(alaw(sample)));
-        }
-        assert_eq!((ulaw(0), alaw(0)), (0xff, 0xd5));
-    }
 
     #[test]
     fn the_loop_has_no_end_and_no_seam() {

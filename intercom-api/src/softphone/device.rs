@@ -4,11 +4,13 @@
 
 use super::agent::{Agent, AgentConfig, AgentEvent, AgentOut};
 use super::clip::{self, Clip};
+use super::rtp::Rtp;
 use super::screen::Screen;
+use super::voice;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sip_core::flow::{Flow, Transport};
-use sip_core::sdp::{self, Codec, Direction, H264, Local, Sdp, Stream, Supported};
+use sip_core::sdp::{self, Codec, Direction, H264, Local, Sdp, Supported};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -40,6 +42,8 @@ pub struct DeviceConfig {
     pub role: Role,
     /// Decode pictures (phone); costs a millisecond each.
     pub decode: bool,
+    /// Percent of the media packets that never arrive.
+    pub lose: u8,
     pub seed: [u8; 32],
 }
 
@@ -54,6 +58,8 @@ pub enum Order {
     /// Asks the door to open, with this number.
     Unlock(u16),
     HangUp,
+    /// Says what was received so far.
+    Report,
 }
 
 /// What happened at a device, with the time it happened.
@@ -66,7 +72,7 @@ pub enum Happened {
     Incoming,
     /// The first 183 with a description (door).
     Progress,
-    /// The first complete key frame (phone).
+    /// The first complete key frame, decoded if we decode (phone).
     FirstPicture,
     /// The door opened, ordered by this account (door).
     Opened(String),
@@ -75,6 +81,8 @@ pub enum Happened {
     Answered,
     Refused(u16),
     Cancelled,
+    /// Asked for by [`Order::Report`].
+    Report(Tally),
     Ended(Tally),
 }
 
@@ -87,46 +95,8 @@ pub struct Tally {
     /// Pictures decoded, and the number read from the last one; only with a real clip.
     pub pictures: u64,
     pub counter: Option<u8>,
-}
-
-/// RTP + RTCP sockets of one stream, and what we send on it.
-struct Rtp {
-    socket: UdpSocket,
-    rtcp: UdpSocket,
-    port: u16,
-    stream: Option<Stream>,
-    ssrc: u32,
-    seq: u16,
-    timestamp: u32,
-}
-
-impl Rtp {
-    /// An even port and the one above it.
-    async fn bind(ip: IpAddr, random: u32) -> io::Result<Rtp> {
-        loop {
-            let socket = UdpSocket::bind((ip, 0)).await?;
-            let port = socket.local_addr()?.port();
-            if port % 2 == 1 {
-                continue;
-            }
-            let Ok(rtcp) = UdpSocket::bind((ip, port + 1)).await else { continue };
-            return Ok(Rtp { socket, rtcp, port, stream: None, ssrc: random, seq: random as u16, timestamp: random });
-        }
-    }
-
-    fn send(&mut self, payload: &[u8], marker: bool) {
-        let Some(stream) = self.stream.as_ref().filter(|stream| stream.send) else { return };
-        let (Some(remote), Some(format)) = (stream.remote, stream.main()) else { return };
-        let mut packet = Vec::with_capacity(12 + payload.len());
-        packet.extend_from_slice(&[0x80, format.pt | u8::from(marker) << 7]);
-        packet.extend_from_slice(&self.seq.to_be_bytes());
-        packet.extend_from_slice(&self.timestamp.to_be_bytes());
-        packet.extend_from_slice(&self.ssrc.to_be_bytes());
-        packet.extend_from_slice(payload);
-        // A full socket loses a packet, as a network would.
-        let _ = self.socket.try_send_to(&packet, remote);
-        self.seq = self.seq.wrapping_add(1);
-    }
+    /// The tone heard last, and how often a packet carried it.
+    pub tone: Option<(u16, u64)>,
 }
 
 /// See the module text.
@@ -142,10 +112,12 @@ pub struct Device {
     offer: Option<Sdp>,
     answer: Option<String>,
     frame: usize,
+    lose: u8,
     talking: bool,
     progressed: bool,
     tally: Tally,
     key_begun: bool,
+    pictured: bool,
     screen: Option<Screen>,
     /// Numbers of orders and results that were seen: the second packet of a pair repeats the first.
     seen: Vec<u64>,
@@ -177,10 +149,12 @@ impl Device {
             offer: None,
             answer: None,
             frame: 0,
+            lose: config.lose,
             talking: false,
             progressed: false,
             tally: Tally::default(),
             key_begun: false,
+            pictured: false,
             screen: config.decode.then(Screen::new),
             seen: Vec::new(),
             happened,
@@ -202,7 +176,7 @@ impl Device {
                     None => return,
                 },
                 Ok((len, _)) = self.sip.recv_from(&mut sip) => self.agent.receive(Instant::now(), Bytes::copy_from_slice(&sip[..len]), &mut out),
-                Ok(_) = self.audio.socket.recv_from(&mut audio) => self.tally.audio_packets += 1,
+                Ok((len, _)) = self.audio.socket.recv_from(&mut audio) => self.sound(&audio[..len]),
                 Ok((len, _)) = self.video.socket.recv_from(&mut video) => self.picture(&video[..len]),
                 Ok((len, _)) = self.video.rtcp.recv_from(&mut rtcp) => self.feedback(&rtcp[..len]),
                 _ = audio_tick.tick(), if self.sends_audio() => self.speak(),
@@ -242,6 +216,7 @@ impl Device {
                 self.agent.hang_up(now, out);
                 self.over();
             }
+            Order::Report => self.tell(Happened::Report(self.tally())),
         }
     }
 
@@ -329,16 +304,18 @@ impl Device {
     }
 
     fn over(&mut self) {
-        if let Some(screen) = &mut self.screen {
-            (self.tally.pictures, self.tally.counter) = (screen.pictures, screen.counter);
-            *screen = Screen::new();
-        }
-        self.tell(Happened::Ended(self.tally));
+        self.tell(Happened::Ended(self.tally()));
+        self.screen = self.screen.is_some().then(Screen::new);
         self.seen.clear();
         (self.audio.stream, self.video.stream) = (None, None);
         (self.offer, self.answer) = (None, None);
-        (self.talking, self.progressed, self.key_begun, self.frame) = (false, false, false, 0);
+        (self.talking, self.progressed, self.key_begun, self.pictured, self.frame) = (false, false, false, false, 0);
         self.tally = Tally::default();
+    }
+
+    fn tally(&self) -> Tally {
+        let (pictures, counter) = self.screen.as_ref().map_or((0, None), |screen| (screen.pictures, screen.counter));
+        Tally { pictures, counter, ..self.tally }
     }
 
     fn tell(&self, happened: Happened) {
@@ -375,9 +352,24 @@ impl Device {
     }
 
     fn speak(&mut self) {
-        // μ-law silence that is not zero: 0xff is the smallest value.
-        self.audio.send(&[0xff; 160], false);
-        self.audio.timestamp = self.audio.timestamp.wrapping_add(160);
+        let hz = if matches!(self.role, Role::Door(_)) { voice::DOOR_HZ } else { voice::PHONE_HZ };
+        if let Some(packet) = self.audio.codec().and_then(|codec| voice::tone(hz, codec)) {
+            self.audio.send(&packet, false);
+        }
+        self.audio.advance(voice::PACKET as u32);
+    }
+
+    /// Bad luck, on purpose.
+    fn lost(&mut self) -> bool {
+        self.lose > 0 && self.agent.tokens().random_u32() % 100 < u32::from(self.lose)
+    }
+
+    fn sound(&mut self, packet: &[u8]) {
+        let (Some(payload), false) = (packet.get(12..), self.lost()) else { return };
+        self.tally.audio_packets += 1;
+        let Some(hz) = self.audio.codec().and_then(|codec| voice::heard(payload, codec)) else { return };
+        let count = self.tally.tone.filter(|(before, _)| *before == hz).map_or(0, |(_, count)| count);
+        self.tally.tone = Some((hz, count + 1));
     }
 
     fn show(&mut self) {
@@ -389,7 +381,7 @@ impl Device {
             self.video.send(payload, index == last);
         }
         self.frame += 1;
-        self.video.timestamp = self.video.timestamp.wrapping_add(3600);
+        self.video.advance(3600);
     }
 
     /// A key frame is wanted (PLI or FIR, RFC 4585, RFC 5104): the next frame is one.
@@ -405,18 +397,20 @@ impl Device {
     }
 
     fn picture(&mut self, packet: &[u8]) {
-        let [_, marker, high, low, ..] = packet else { return };
+        let ([_, marker, high, low, _, _, _, _, s0, s1, s2, s3, payload @ ..], false) = (packet, self.lost()) else { return };
         self.tally.video_packets += 1;
-        let Some(payload) = packet.get(12..) else { return };
-        if let Some(screen) = &mut self.screen {
-            screen.packet(u16::from_be_bytes([*high, *low]), marker & 0x80 != 0, payload);
-        }
+        let marker = marker & 0x80 != 0;
         self.key_begun |= clip::is_key(payload);
-        if marker & 0x80 != 0 && std::mem::take(&mut self.key_begun) {
-            self.tally.key_frames += 1;
-            if self.tally.key_frames == 1 {
-                self.tell(Happened::FirstPicture);
+        let mut shown = marker && self.key_begun;
+        if let Some(screen) = &mut self.screen {
+            shown = screen.packet(u16::from_be_bytes([*high, *low]), marker, payload);
+            if screen.is_broken() {
+                self.video.ask_key_frame(Instant::now(), u32::from_be_bytes([*s0, *s1, *s2, *s3]));
             }
+        }
+        self.tally.key_frames += u64::from(marker && std::mem::take(&mut self.key_begun));
+        if shown && !std::mem::replace(&mut self.pictured, true) {
+            self.tell(Happened::FirstPicture);
         }
     }
 }

@@ -4,7 +4,9 @@
 mod agent;
 mod clip;
 mod device;
+mod rtp;
 mod screen;
+mod voice;
 
 pub use agent::{Agent, AgentConfig, AgentEvent, AgentOut};
 pub use clip::{Clip, Frame};

@@ -1,5 +1,6 @@
 //! What a phone sees: RTP payloads → access units (RFC 6184) → pictures, and the frame number drawn into the test clip.
 
+use super::clip;
 use openh264::decoder::Decoder;
 use openh264::formats::YUVSource;
 
@@ -15,6 +16,9 @@ pub struct Screen {
     /// The access unit so far, with start codes; `None` after a loss, until the next one begins.
     unit: Option<Vec<u8>>,
     next: Option<u16>,
+    broken: bool,
+    /// The unit so far is a key frame.
+    key: bool,
     /// Pictures shown.
     pub pictures: u64,
     /// Frame number of the last picture.
@@ -23,14 +27,28 @@ pub struct Screen {
 
 impl Screen {
     pub fn new() -> Screen {
-        Screen { decoder: Decoder::new().ok(), unit: Some(Vec::new()), next: None, pictures: 0, counter: None }
+        Screen {
+            decoder: Decoder::new().ok(),
+            unit: Some(Vec::new()),
+            next: None,
+            broken: false,
+            key: false,
+            pictures: 0,
+            counter: None,
+        }
+    }
+
+    /// A loss is on the screen until the next key frame; before the first picture there is nothing to break.
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// One RTP packet in the order of arrival. `true`: a picture is complete.
     pub fn packet(&mut self, seq: u16, marker: bool, payload: &[u8]) -> bool {
         if self.next.is_some_and(|next| next != seq) {
-            self.unit = None;
+            (self.unit, self.broken) = (None, true);
         }
+        self.key |= clip::is_key(payload);
         self.next = Some(seq.wrapping_add(1));
         if let Some(unit) = &mut self.unit {
             append(unit, payload);
@@ -41,8 +59,12 @@ impl Screen {
         if !marker {
             return false;
         }
-        let unit = self.unit.replace(Vec::new());
+        let (unit, key) = (self.unit.replace(Vec::new()), std::mem::take(&mut self.key));
         let Some(unit) = unit.filter(|unit| !unit.is_empty()) else { return false };
+        self.broken &= !key;
+        if self.broken {
+            return false;
+        }
         let Some(Ok(Some(picture))) = self.decoder.as_mut().map(|decoder| decoder.decode(&unit)) else { return false };
         let (width, _) = picture.dimensions();
         let (stride, ..) = picture.strides();
