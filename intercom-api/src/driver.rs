@@ -6,7 +6,8 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns the clock, the thread and its tasks
 
 use crate::control::OrderReceiver;
-use crate::live::{CallId, Live};
+use crate::flight::{self, FlightRecorder};
+use crate::live::{CallId, CallView, Live};
 use crate::record::Record;
 use crate::switchboard::Switchboard;
 use crate::transport::udp::Udp;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use media::command::{Command, Event, SessionId, WorkerId};
 use sip_core::flow::Flow;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +27,9 @@ const DATAGRAM_QUEUE: usize = 8192;
 pub const MEDIA_QUEUE: usize = 4096;
 /// Datagrams handled before deadlines, media and orders get their turn again.
 const BUDGET: usize = 64;
+/// How long after its end a call's datagrams are awaited for its flight record, and how many ended calls may wait.
+const AFTERMATH: Duration = Duration::from_secs(2);
+const LANDING: usize = 256;
 /// Ended calls kept readable.
 const ENDED_KEPT: usize = 1000;
 
@@ -41,6 +46,8 @@ pub struct Driver {
     pub live: Arc<Live>,
     /// Where entries of the record go to be written.
     pub records: mpsc::UnboundedSender<Record>,
+    /// Where calls that ended badly are written down.
+    pub flights: PathBuf,
     /// SIGTERM: no new calls; running ones have so long.
     pub drain: oneshot::Receiver<Duration>,
 }
@@ -48,15 +55,25 @@ pub struct Driver {
 impl Driver {
     /// Runs until drained. Needs a tokio runtime on its own thread.
     pub async fn run(self) {
-        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, records, mut drain } = self;
+        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, records, flights, mut drain } = self;
         let (queue, mut datagrams) = mpsc::channel(DATAGRAM_QUEUE);
         for socket in &udp {
             tokio::spawn(socket.clone().read(queue.clone()));
         }
-        let mut shell = Shell { udp, send_media, live, records, ended: VecDeque::new(), effects: Vec::new() };
+        let mut shell = Shell {
+            udp,
+            send_media,
+            live,
+            records,
+            recorder: FlightRecorder::default(),
+            flights,
+            landing: VecDeque::new(),
+            ended: VecDeque::new(),
+            effects: Vec::new(),
+        };
         let mut draining: Option<Instant> = None;
         loop {
-            let deadline = [switchboard.next_deadline(), draining].into_iter().flatten().min();
+            let deadline = [switchboard.next_deadline(), draining, shell.next_deadline()].into_iter().flatten().min();
             let now;
             tokio::select! {
                 biased;
@@ -84,6 +101,7 @@ impl Driver {
                 }
             }
             shell.perform(now, &mut switchboard);
+            shell.write_flights(now);
             if let Some(end) = draining {
                 if now >= end {
                     switchboard.hang_up_all(now, &mut shell.effects);
@@ -108,10 +126,12 @@ fn receive(
     let mut next = Some(first);
     for _ in 0..BUDGET {
         let Some((flow, bytes)) = next else { return };
+        shell.recorder.datagram(now, true, flow, bytes.clone());
         switchboard.receive(now, flow, bytes, &mut shell.effects);
         next = queue.try_recv().ok();
     }
     if let Some((flow, bytes)) = next {
+        shell.recorder.datagram(now, true, flow, bytes.clone());
         switchboard.receive(now, flow, bytes, &mut shell.effects);
     }
 }
@@ -129,6 +149,10 @@ struct Shell {
     send_media: SendMedia,
     live: Arc<Live>,
     records: mpsc::UnboundedSender<Record>,
+    recorder: FlightRecorder,
+    flights: PathBuf,
+    /// Ended calls whose last datagrams are still awaited.
+    landing: VecDeque<(Instant, CallView)>,
     ended: VecDeque<CallId>,
     effects: Vec<Effect>,
 }
@@ -144,6 +168,7 @@ impl Shell {
                         if let Some(socket) = self.udp.iter().find(|socket| socket.owns(transmit.flow.local)) {
                             socket.send(&transmit.flow, &transmit.bytes);
                         }
+                        self.recorder.datagram(now, false, transmit.flow, transmit.bytes);
                     }
                     Effect::Media { worker, command } => {
                         let session = session_of(&command);
@@ -152,7 +177,7 @@ impl Shell {
                             switchboard.media_refused(now, session, &mut self.effects);
                         }
                     }
-                    Effect::Publish(publication) => self.publish(publication),
+                    Effect::Publish(publication) => self.publish(now, publication),
                 }
             }
             if self.effects.is_empty() {
@@ -161,7 +186,27 @@ impl Shell {
         }
     }
 
-    fn publish(&mut self, publication: Publication) {
+    fn next_deadline(&self) -> Option<Instant> {
+        self.landing.front().map(|(at, _)| *at)
+    }
+
+    /// Writes down what ended badly a moment ago; off this thread, a disk may take its time.
+    fn write_flights(&mut self, now: Instant) {
+        while let Some((_, view)) = self.landing.pop_front_if(|(at, _)| *at <= now) {
+            self.write_flight(&view);
+        }
+    }
+
+    fn write_flight(&self, view: &CallView) {
+        let Some(text) = self.recorder.record(view) else { return };
+        let (folder, call, ended_ms) = (self.flights.clone(), view.id.to_string(), view.ended_ms.unwrap_or_default());
+        tokio::task::spawn_blocking(move || match flight::write(&folder, &call, ended_ms, &text) {
+            Ok(path) => tracing::warn!(call, flight = %path.display(), "the call ended badly; its datagrams are written down"),
+            Err(error) => tracing::warn!(call, %error, "the call ended badly; its datagrams could not be written down"),
+        });
+    }
+
+    fn publish(&mut self, now: Instant, publication: Publication) {
         match publication {
             Publication::Registered(view) => {
                 tracing::info!(account = view.account, contact = view.contact, flow = view.flow, "registered");
@@ -188,6 +233,9 @@ impl Shell {
                     tracing::info!(call = %view.id, from = view.from, to = view.to, state = view.state, reason = view.end_reason, "call");
                     if view.state == "ended" {
                         self.ended.push_back(view.id.clone());
+                        if self.landing.len() < LANDING {
+                            self.landing.push_back((now + AFTERMATH, CallView::clone(&view)));
+                        }
                     }
                 }
                 self.live.calls.insert(view.id.clone(), *view);

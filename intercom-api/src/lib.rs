@@ -6,6 +6,7 @@ pub mod control;
 pub mod demo;
 pub mod directory;
 pub mod driver;
+pub mod flight;
 pub mod http;
 pub mod live;
 pub mod model;

@@ -72,6 +72,8 @@ pub struct LegView {
     pub state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<String>,
+    /// The Call-ID of its dialog, to find it in a capture.
+    pub sip_call_id: String,
     pub codecs: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_video_ms: Option<u64>,

@@ -102,6 +102,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         send_media: Box::new(move |worker, command| pool.send(worker, command).is_ok()),
         live: live.clone(),
         records,
+        flights: config.top.data_dir.join("flights"),
         drain: drained,
     };
     let runtime = tokio::runtime::Handle::current();

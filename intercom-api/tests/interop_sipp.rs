@@ -1,5 +1,7 @@
 //! Ladders played by SIPp: registration, a group of three, and every way a ring ends.
 
+mod world;
+
 use fixtures::process::wait_until;
 use fixtures::server::{Server, password};
 use fixtures::sipp::Scenario;
@@ -7,6 +9,7 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+use world::flight::Flight;
 
 const PHONES: [&str; 3] = ["p1", "p2", "p3"];
 
@@ -119,4 +122,23 @@ fn nobody_answers_in_time() {
     house.door("door_is_told_once", "room").succeed();
     phones.into_iter().for_each(|phone| drop(phone.succeed()));
     assert_eq!(house.call()["end_reason"], "not answered");
+}
+
+#[test]
+fn a_call_that_ends_badly_is_written_down_and_replays_in_the_simulator() {
+    let house = House::new(86, &[]);
+    let phones = house.phones(["phone_answers_nonsense", "phone_declines", "phone_is_busy"]);
+    house.door("door_is_told_once", "room").succeed();
+    phones.into_iter().for_each(|phone| drop(phone.succeed()));
+    assert_eq!(house.call()["end_reason"], "all declined");
+    let folder = house.server.data().join("flights");
+    let written = || std::fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).next();
+    assert!(wait_until(Duration::from_secs(10), || written().is_some()), "no flight in {}", folder.display());
+    let text = std::fs::read_to_string(written().unwrap_or_default()).unwrap_or_default();
+    assert!(text.contains("p1: no common codec") && text.contains("response=\"masked\""), "{text}");
+    let flight = Flight::read(&text);
+    assert_eq!(flight.replay(), flight.end, "{text}");
+    if let Some(path) = std::env::var_os("KEEP_FLIGHT") {
+        std::fs::write(path, text).unwrap_or_else(|error| panic!("{error}"));
+    }
 }

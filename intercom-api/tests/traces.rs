@@ -4,7 +4,9 @@
 mod world;
 
 use fixtures::net::Weather;
+use std::path::Path;
 use world::World;
+use world::flight::Flight;
 use world::trace::Trace;
 
 /// Storms per trace; `DOORLINE_SEEDS=1000` for the long run.
@@ -67,6 +69,16 @@ fn in_any_weather_the_invariants_hold() {
                 panic!("{} with seed {seed}: {error}\n{}", trace.path.display(), world.ladder.join("\n"))
             });
         }
+    }
+}
+
+#[test]
+fn recorded_flights_end_as_they_did() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/flights");
+    let flights = std::fs::read_dir(folder).expect("flights").map(|entry| entry.expect("a flight").path());
+    for path in flights {
+        let flight = Flight::read(&std::fs::read_to_string(&path).expect("a flight"));
+        assert_eq!(flight.replay(), flight.end, "{}", path.display());
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) struct Member {
     pub ports: LegPorts,
     /// Media knows this leg.
     pub in_media: bool,
+    pub sip_call_id: String,
     contact: String,
     flow: Flow,
     ip: IpAddr,
@@ -83,6 +84,7 @@ impl Member {
             state: MemberState::Inviting,
             ports,
             in_media: false,
+            sip_call_id: turn.endpoint.leg_call_id(leg).unwrap_or_default().to_owned(),
             contact: binding.contact_uri.clone(),
             flow,
             ip,

@@ -119,6 +119,7 @@ pub struct Call {
     state: State,
     end_reason: Option<String>,
     door_leg: LegId,
+    sip_call_id: String,
     door: Door,
     door_ports: LegPorts,
     /// The one SDP the door sees until it offers anew (D-01, D-09), and what its `o=` and `c=` lines are made of.
@@ -177,6 +178,7 @@ impl Call {
             state: State::Ringing,
             end_reason: None,
             door_leg: leg,
+            sip_call_id: request.call_id().unwrap_or_default().to_owned(),
             answer: answer.to_string(),
             door_ip: ip,
             door_sdp: (session_id, 1),

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod device;
+pub mod flight;
 pub mod trace;
 
 use bytes::Bytes;

@@ -158,43 +158,41 @@ impl Trace {
     }
 
     fn check_fact(&self, world: &World, fact: &str) -> Result<(), String> {
-        {
-            let holds = match fact.split_once(' ') {
-                Some(("call", rest)) => {
-                    let said: Vec<String> = world.calls.values().map(summary).collect();
-                    if !said.iter().any(|summary| summary == rest) {
-                        return Err(format!("no call was `{rest}`, but {said:?}"));
-                    }
-                    true
+        let holds = match fact.split_once(' ') {
+            Some(("call", rest)) => {
+                let said: Vec<String> = world.calls.values().map(summary).collect();
+                if !said.iter().any(|summary| summary == rest) {
+                    return Err(format!("no call was `{rest}`, but {said:?}"));
                 }
-                Some(("record", rest)) => {
-                    let said: Vec<String> =
-                        world.records.iter().map(|r| format!("{} {} {}", r.account, r.outcome, r.status)).collect();
-                    if !said.iter().any(|entry| entry == rest) {
-                        return Err(format!("no record says `{rest}`, but {said:?}"));
-                    }
-                    true
-                }
-                Some((who, rest)) => {
-                    let device = world.devices.get(who).ok_or_else(|| format!("nobody is {who}"))?;
-                    let told = |what: &str| device.story.iter().any(|event| event == what);
-                    match rest {
-                        "one dialog" => device.tags.windows(2).all(|pair| pair[0] == pair[1]),
-                        "saw early video" => device.early_video > 0,
-                        "saw no early video" => device.early_video == 0,
-                        "heard nothing early" => device.audio_in == 0,
-                        "talked" => device.audio_in > 0,
-                        "opened never" => device.openings == 0,
-                        "opened once" => device.openings == 1,
-                        rest => rest.strip_prefix("not ").map_or_else(|| told(rest), |what| !told(what)),
-                    }
-                }
-                None => false,
-            };
-            if !holds {
-                let stories: Vec<_> = world.devices.values().map(|d| (&d.name, &d.story, d.early_video)).collect();
-                return Err(format!("`{fact}` does not hold: {stories:?}"));
+                true
             }
+            Some(("record", rest)) => {
+                let said: Vec<String> =
+                    world.records.iter().map(|r| format!("{} {} {}", r.account, r.outcome, r.status)).collect();
+                if !said.iter().any(|entry| entry == rest) {
+                    return Err(format!("no record says `{rest}`, but {said:?}"));
+                }
+                true
+            }
+            Some((who, rest)) => {
+                let device = world.devices.get(who).ok_or_else(|| format!("nobody is {who}"))?;
+                let told = |what: &str| device.story.iter().any(|event| event == what);
+                match rest {
+                    "one dialog" => device.tags.windows(2).all(|pair| pair[0] == pair[1]),
+                    "saw early video" => device.early_video > 0,
+                    "saw no early video" => device.early_video == 0,
+                    "heard nothing early" => device.audio_in == 0,
+                    "talked" => device.audio_in > 0,
+                    "opened never" => device.openings == 0,
+                    "opened once" => device.openings == 1,
+                    rest => rest.strip_prefix("not ").map_or_else(|| told(rest), |what| !told(what)),
+                }
+            }
+            None => false,
+        };
+        if !holds {
+            let stories: Vec<_> = world.devices.values().map(|d| (&d.name, &d.story, d.early_video)).collect();
+            return Err(format!("`{fact}` does not hold: {stories:?}"));
         }
         Ok(())
     }
