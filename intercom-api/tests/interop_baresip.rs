@@ -5,6 +5,7 @@ use fixtures::capture::{Capture, Sip, ladder};
 use fixtures::process::{Folder, wait_until};
 use fixtures::rtp::{Flow, flows};
 use fixtures::server::{Server, password};
+use fixtures::sipp::Scenario;
 use fixtures::{picture, tone};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -130,4 +131,39 @@ fn every_phone_sees_the_visitor_before_anyone_answers() {
         assert!(leg["first_video_ms"].as_u64().is_some_and(|ms| ms <= 2000), "{leg:#}");
     }
     assert!(server.stop(), "SIGTERM ends it with 0");
+}
+
+/// baresip does not know the unlock body: 488 to both packets, and the wish ends at once instead of in 2.7 s (D-26).
+#[test]
+fn a_door_that_refuses_the_unlock_ends_the_wish_at_once() {
+    const HOUSE: &str = "127.0.0.74";
+    let server = Server::start(Path::new(env!("CARGO_BIN_EXE_doorline")), HOUSE, "10100-10199", &[]);
+    server.provision(&[("door1", 1), ("app1", 0)], "101", &["app1"]);
+    let phone: std::net::SocketAddr = ([127, 0, 0, 76], 5070).into();
+    let auth = format!("[authentication username=app1 password={}]", password("app1"));
+    Scenario::start("register", server.sip, phone, &["app1", &auth, "300"]).succeed();
+    let phone = Scenario::start("phone_asks_once", server.sip, phone, &["app1"]);
+    let door = Setup {
+        number: "door1",
+        password: &password("door1"),
+        server: server.sip,
+        ip: "127.0.0.75",
+        rtp: "30300-30399",
+        answer: "manual",
+        tone: 1000,
+        display: None,
+    };
+    let mut door = Baresip::start(&door);
+    door.command("dial", &format!("sip:101@{}", server.sip.ip()));
+    let told = phone.succeed();
+    assert_eq!(told.matches("told 488").count(), 2, "{told}");
+    door.wait_event("CALL_CLOSED", PATIENCE);
+    let mut record = serde_json::Value::Null;
+    assert!(wait_until(PATIENCE, || {
+        record = server.api("GET", "/v1/records", None)[0].clone();
+        !record.is_null()
+    }));
+    assert_eq!((&record["outcome"], &record["status"]), (&"refused".into(), &488.into()));
+    let took = record["ended_ms"].as_i64().unwrap_or(i64::MAX) - record["asked_ms"].as_i64().unwrap_or(0);
+    assert!(took < 2000, "{took} ms: that is the deadline, not the refusal");
 }

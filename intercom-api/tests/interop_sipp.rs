@@ -142,3 +142,29 @@ fn a_call_that_ends_badly_is_written_down_and_replays_in_the_simulator() {
         std::fs::write(path, text).unwrap_or_else(|error| panic!("{error}"));
     }
 }
+
+/// The record, when it has this many entries.
+fn records(server: &Server, count: usize) -> Vec<Value> {
+    let mut records = Vec::new();
+    let enough = wait_until(Duration::from_secs(5), || {
+        records = server.api("GET", "/v1/records", None).as_array().cloned().unwrap_or_default();
+        records.len() >= count
+    });
+    assert!(enough && records.len() == count, "{records:#?}");
+    records
+}
+
+#[test]
+fn a_phone_opens_the_door_once_and_both_hear_twice() {
+    let house = House::new(87, &[]);
+    let phones = house.phones(["phone_loses", "phone_unlocks", "phone_loses"]);
+    let door = house.door("door_opens", "room").succeed();
+    let logs: Vec<String> = phones.into_iter().map(Scenario::succeed).collect();
+    assert_eq!(logs[1].matches("told 200").count(), 2, "{}", logs[1]);
+    // One number of our own on both packets, not the phone's 7.
+    let numbers: Vec<&str> = door.lines().filter_map(|line| line.rsplit_once("with ").map(|(_, number)| number)).collect();
+    assert!(numbers.len() == 2 && numbers[0] == numbers[1], "{door}");
+    let record = &records(&house.server, 1)[0];
+    assert_eq!((&record["account"], &record["outcome"], &record["status"]), (&"p2".into(), &"opened".into(), &200.into()));
+    assert_eq!(house.call()["end_reason"], "callee hung up");
+}
