@@ -62,6 +62,9 @@ impl Default for Settings {
     }
 }
 
+/// How long a phone may still be busy with a ring that we ended, after our side is done with it.
+const ENDING_GRACE: Duration = Duration::from_secs(2);
+
 /// Deadlines of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CallTimer {
@@ -102,6 +105,12 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// May the phone of this account still be busy with a ring that we ended?
+    pub fn amid_ending(&self, account: &Number) -> bool {
+        let ended = self.ending.get(account);
+        ended.is_some_and(|(leg, at)| self.endpoint.leg_flow(*leg).is_some() || self.now < *at + ENDING_GRACE)
+    }
+
     pub fn count(&mut self, name: &'static str) {
         *self.counters.entry(name).or_default() += 1;
     }

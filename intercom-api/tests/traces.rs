@@ -64,7 +64,7 @@ fn in_any_weather_the_invariants_hold() {
     for trace in Trace::all() {
         for seed in 1..=seeds() / 2 {
             let mut world = trace.play(weather, seed);
-            let result = world.settle().and_then(|()| check_invariants(&world));
+            let result = world.settle_server().and_then(|()| check_invariants(&world));
             result.unwrap_or_else(|error| {
                 panic!("{} with seed {seed}: {error}\n{}", trace.path.display(), world.ladder.join("\n"))
             });

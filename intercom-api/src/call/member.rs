@@ -32,6 +32,8 @@ pub(super) struct Member {
     pub account: Number,
     pub state: MemberState,
     pub ports: LegPorts,
+    /// When it was invited, its phone might not have known yet that an earlier ring of ours is over.
+    pub invited_amid_ending: bool,
     /// Media knows this leg.
     pub in_media: bool,
     pub sip_call_id: String,
@@ -79,8 +81,10 @@ impl Member {
         };
         let leg = turn.endpoint.invite(turn.now, invite, turn.sip);
         ports.belong_to(leg);
+        let invited_amid_ending = turn.amid_ending(&account);
         let member = Member {
             account,
+            invited_amid_ending,
             state: MemberState::Inviting,
             ports,
             in_media: false,

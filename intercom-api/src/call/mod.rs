@@ -37,8 +37,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// D-02: when the 183 is repeated until the door is heard, and from then on.
 const PROGRESS_REPEATS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 const PROGRESS_KEEPALIVE: Duration = Duration::from_secs(60);
-/// How long a phone may still be busy with a ring that we ended, and how soon it is tried again.
-const ENDING_GRACE: Duration = Duration::from_secs(2);
+/// How soon a phone is tried again that was busy with an ended ring of ours.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Legs one call may ever have; a phone that registers again and again must not grow it without end.
 const MAX_LEGS: usize = 64;
@@ -381,9 +380,8 @@ impl Call {
         let account = member.account.clone();
         let standing = if response.is_some() { Standing::Declined(code) } else { Standing::Absent };
         // Busy with a ring of ours that it does not know to be over (its CANCEL was lost): that is not its owner's answer.
-        let ended = turn.ending.get(&account).copied();
-        let ours = ended.is_some_and(|(leg, at)| turn.endpoint.leg_flow(leg).is_some() || turn.now < at + ENDING_GRACE);
-        if let (486, true, Some((ended, _))) = (code, ours, ended) {
+        let ours = member.invited_amid_ending || turn.amid_ending(&account);
+        if let (486, true, Some((ended, _))) = (code, ours, turn.ending.get(&account).copied()) {
             // It is awake: an INVITE whose answers were lost is repeated, so that its CANCEL can follow.
             turn.endpoint.nudge(turn.now, ended, turn.sip);
             self.step(turn, account.as_str(), "server", "486 Busy Here");
