@@ -7,14 +7,39 @@ use std::net::SocketAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     Udp,
+    Tcp,
+    Tls,
+    /// WebSocket (RFC 7118), plain and over TLS.
+    Ws,
+    Wss,
 }
 
 impl Transport {
-    /// As written in a Via (RFC 3261 §20.42).
+    /// As written in a Via (RFC 3261 §20.42, RFC 7118 §5.2).
     pub fn via_name(self) -> &'static str {
         match self {
             Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
+            Transport::Ws => "WS",
+            Transport::Wss => "WSS",
         }
+    }
+
+    /// As written in a URI's `transport` parameter (RFC 3261 §19.1.1, RFC 7118 §5.2: `ws` for both), in settings and in flows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+            Transport::Ws => "ws",
+            Transport::Wss => "wss",
+        }
+    }
+
+    /// Nothing gets lost between the ends while the connection lives: no retransmission (RFC 3261 §17).
+    pub fn is_reliable(self) -> bool {
+        self != Transport::Udp
     }
 }
 
@@ -28,9 +53,7 @@ pub struct Flow {
 
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Transport::Udp => "udp",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -4,6 +4,8 @@
 //! locks, nothing polled: the driver is the only user outside of tests.
 
 mod access;
+mod register;
+mod ring;
 mod route;
 
 use crate::call::Call;

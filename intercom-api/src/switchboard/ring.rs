@@ -1,0 +1,81 @@
+//! INVITE outside a dialog: what was dialled, and the call it makes.
+
+use super::*;
+use crate::call::Ring;
+use crate::model::{Account, AccountType};
+use sip_core::message::{Name, Uri, split_list};
+
+impl Switchboard {
+    pub(super) fn invite(&mut self, now: Instant, tx: TxId, request: &Message, flow: Flow, out: &mut Vec<Effect>) {
+        let Some(account) = self.authenticate(now, tx, request, None) else { return };
+        if self.draining {
+            return self.refuse(now, tx, 503, "draining");
+        }
+        let wanted: Vec<String> = request.headers(Name::Require).flat_map(split_list).map(str::to_owned).collect();
+        if !wanted.is_empty() {
+            self.count("bad_extension");
+            let headers = vec![("Unsupported", wanted.join(", "))];
+            return self.endpoint.respond(now, tx, 420, &headers, None, &mut self.sip);
+        }
+        let Some(uri) = request.request_uri().and_then(Uri::parse) else { return };
+        let Some(dialled) = uri.user_decoded().map(|user| user.into_owned()) else {
+            return self.refuse(now, tx, 484, "nothing_dialled");
+        };
+        let Some((group, accounts)) = self.resolve(&account, &dialled) else {
+            return self.refuse(now, tx, 404, "unknown_number");
+        };
+        // D-07: a door that calls again has rebooted or given up; its old call is over. An app has one call at a time.
+        if let Some(&old) = self.callers.get(&account.number) {
+            let reason = if account.kind == AccountType::Door { "door called again" } else { "caller called again" };
+            self.with_call(now, old, out, |call, turn| call.end(turn, reason, Some(487)));
+        }
+        self.next_session += 1;
+        let ring = Ring {
+            id: CallId(self.endpoint.tokens().token()),
+            session: SessionId(self.next_session),
+            caller_name: account.name.clone().unwrap_or_else(|| account.number.to_string()),
+            caller: account.number,
+            dialled,
+            group,
+            accounts,
+            domain: uri.host.to_owned(),
+        };
+        let refused = match Call::ring(&mut self.turn(now, out), ring, tx, request, flow) {
+            Ok(call) => return self.ring_members(now, call, out),
+            Err(refuse) => refuse,
+        };
+        self.refuse(now, tx, refused.code(), refused.name());
+    }
+
+    fn ring_members(&mut self, now: Instant, call: Call, out: &mut Vec<Effect>) {
+        let session = call.session();
+        self.index(&call);
+        self.flush(out);
+        let accounts = call.accounts().to_vec();
+        self.calls.insert(session, call);
+        for account in accounts {
+            if self.talking.contains_key(&account) {
+                self.with_call(now, session, out, |call, turn| call.member_busy(turn, &account));
+            } else if let Some(binding) = self.location.get(account.as_str()).cloned() {
+                self.with_call(now, session, out, |call, turn| call.member_appeared(turn, &binding));
+            }
+        }
+        self.with_call(now, session, out, |call, turn| call.publish(turn));
+    }
+
+    /// What a number means to this caller: a group, a room of the door's map, or an app account. Apps reach apps (desk);
+    /// an app that calls a door is a view, which has its own machine.
+    fn resolve(&self, caller: &Account, dialled: &str) -> Option<(Option<Number>, Vec<Number>)> {
+        if caller.kind == AccountType::Door {
+            let group = self
+                .directory
+                .group(dialled)
+                .or_else(|| self.directory.group(self.directory.room(&caller.number, dialled)?.as_str()));
+            if let Some(group) = group {
+                return Some((Some(group.id.clone()), group.members.clone()));
+            }
+        }
+        let account = self.directory.account(dialled).filter(|a| a.kind == AccountType::App && a.number != caller.number)?;
+        Some((None, vec![account.number.clone()]))
+    }
+}
