@@ -10,8 +10,8 @@ use sip_core::token::Tokens;
 use sip_core::transaction::Transmit;
 use std::time::{Duration, Instant};
 
-/// Seconds a registration is asked for.
-const EXPIRES_S: u32 = 300;
+/// Seconds a registration is asked for (spec sip.md §12).
+const EXPIRES_S: u32 = 600;
 
 /// Who the agent is and where its server is.
 #[derive(Clone, Debug)]

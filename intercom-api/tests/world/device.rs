@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// How long a person looks at a late ring before the answer that was decided already.
 const LOOK: Duration = Duration::from_secs(15);
 /// Longer than the server rings.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(200);
 
 pub fn password(name: &str) -> String {
     format!("pw-{name}")

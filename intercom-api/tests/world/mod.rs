@@ -75,7 +75,8 @@ impl World {
             // Fifty packets a second to every door cost simulated hours; the tone has its own test in the engine's.
             settings: Settings {
                 ringback: false,
-                ring_timeout: Duration::from_secs(60),
+                // The longest there is: a storm may hold up a door's challenge and its second INVITE for half a minute each.
+                ring_timeout: Duration::from_secs(180),
                 talk_limit: Duration::from_secs(300),
                 ..Settings::default()
             },

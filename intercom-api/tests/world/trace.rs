@@ -5,7 +5,7 @@
 //! cast
 //!   d1 door
 //!   p1 early            early | ring | busy | eager, and `asleep` behind it: not registered at the start
-//! script                milliseconds, who, what
+//! script                milliseconds, who, what. A storm may hold up a door's call by a minute: what needs it comes later
 //!   0 d1 calls room
 //!   2000 p1 answers
 //! end                   facts that hold in any weather
