@@ -14,8 +14,11 @@ fn seeds() -> u64 {
     std::env::var("DOORLINE_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
-/// What must hold in any weather: one answer at most, nobody talks who did not win.
+/// What must hold in any weather: one winner at most, nobody talks who did not win.
 fn check_invariants(world: &World) -> Result<(), String> {
+    if let Some(wrong) = world.wrongs.first() {
+        return Err(wrong.clone());
+    }
     for call in world.calls.values() {
         let winners =
             call.legs.iter().filter(|leg| leg.role == "member" && leg.end_reason.as_deref() != Some("answered too late"));

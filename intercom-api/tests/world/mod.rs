@@ -18,7 +18,7 @@ use intercom_api::model::{Account, AccountType, DirectoryChange, Group, Number, 
 use intercom_api::record::Record;
 use intercom_api::switchboard::{Parts, Switchboard};
 use intercom_api::turn::{Effect, Publication, Settings};
-use media::command::{Command, LegId, PairId, WorkerId};
+use media::command::{Command, LegId, PairId, SessionId, WorkerId};
 use media::engine::{Channel, Engine, Out, Tail};
 use media::ports::PortStock;
 use sip_core::flow::{Flow, Transport};
@@ -46,6 +46,10 @@ pub struct World {
     pub ladder: Vec<String>,
     /// Messages still to lose: to whom, what their first line holds, how many.
     pub losses: Vec<(String, String, u32)>,
+    /// What must never be, with the moment it was: a second winner of one call.
+    pub wrongs: Vec<String>,
+    /// Whose microphone each session gave to the door.
+    talks: BTreeMap<SessionId, LegId>,
     /// Names of media legs, for the ladder.
     names: BTreeMap<LegId, String>,
     recording: bool,
@@ -100,6 +104,8 @@ impl World {
             records: Vec::new(),
             ladder: Vec::new(),
             losses: Vec::new(),
+            wrongs: Vec::new(),
+            talks: BTreeMap::new(),
             names: BTreeMap::new(),
             recording: false,
         }
@@ -209,11 +215,19 @@ impl World {
                 }
                 Effect::Media { command, .. } => {
                     self.note_command(&command);
+                    if let Command::Talk { session, leg: Some(leg) } = command
+                        && self.talks.insert(session, leg).is_some_and(|first| first != leg)
+                    {
+                        self.wrongs.push(format!("{:?}: a second phone talks in {session:?}", self.now - self.start));
+                    }
                     let mut out = Out::default();
                     self.engine.command(self.now, command, &mut out);
                     self.media_out(out, &[]);
                 }
                 Effect::Publish(Publication::Call(view)) => {
+                    if view.legs.iter().filter(|leg| leg.role == "member" && leg.state == "answered").count() > 1 {
+                        self.wrongs.push(format!("{:?}: two phones have call {}", self.now - self.start, view.id));
+                    }
                     self.calls.insert(view.id.clone(), *view);
                 }
                 Effect::Publish(Publication::Registered(view)) => {
