@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Out, TxId};
 use sip_core::flow::{Flow, Transport};
-use sip_core::message::Method;
+use sip_core::message::{Message, Method};
 use sip_core::token::Tokens;
 use std::time::{Duration, Instant};
 
@@ -269,4 +269,25 @@ fn requests_for_no_dialog_and_out_of_order_are_named() {
     wire.b(|b, now, out| b.receive(now, flow(2, 1), Bytes::from(foreign.replace("other", "third")), out));
     assert_eq!(wire.b.counters()["no_such_dialog"], 1);
     assert_eq!(wire.b_events.iter().filter(|e| matches!(e, Event::LegRequest { .. })).count(), 0);
+}
+
+#[test]
+fn a_stateless_answer_to_a_repeat_has_the_same_tag() {
+    let mut b = endpoint(2);
+    let mut answer = |branch: &str, number: u32| {
+        let text = format!(
+            "OPTIONS sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:1;branch={branch}\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\n\
+             Call-ID: c\r\nCSeq: {number} OPTIONS\r\n\r\n"
+        );
+        let mut out = Out::default();
+        b.receive(Instant::now(), flow(2, 1), Bytes::from(text), &mut out);
+        let Some(Event::Request { tx, .. }) = out.events.pop() else { panic!("no request") };
+        b.respond_stateless(tx, 404, &Headers::new(), &mut out);
+        assert_eq!(b.sizes(), (0, 0, 0), "nothing is remembered");
+        Message::parse(out.transmits.remove(0).bytes).unwrap().to().unwrap().tag().unwrap().to_owned()
+    };
+    let first = answer("z9hG4bK1", 1);
+    assert_eq!(answer("z9hG4bK1", 1), first);
+    assert_ne!(answer("z9hG4bK2", 1), first);
+    assert_ne!(answer("z9hG4bK1", 2), first);
 }

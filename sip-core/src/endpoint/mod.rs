@@ -14,7 +14,7 @@ mod send;
 
 use crate::dialog::Dialog;
 use crate::flow::Flow;
-use crate::message::{Fault, Message, Method, respond};
+use crate::message::{Fault, Message, Method, Name, respond};
 use crate::timers::Timers;
 use crate::token::Tokens;
 use crate::transaction::{ClientTransaction, Fate, ServerKey, ServerTransaction, Transmit};
@@ -217,14 +217,23 @@ impl Endpoint {
     }
 
     /// Answers once and forgets the transaction: a challenge or another answer to a stranger costs no memory and is never
-    /// repeated (D-15). A repeat of the request is a new request.
+    /// repeated (D-15). A repeat of the request is a new request that gets the same To-tag (§8.2.7).
     pub fn respond_stateless(&mut self, tx: TxId, code: u16, headers: &Headers, out: &mut Out) {
         let Some((_, server, _)) = self.servers.get(&tx) else { return };
         let (request, flow) = (server.request.clone(), server.flow);
         self.drop_server(tx);
-        let tag = self.tokens.token();
-        let bytes = respond(&request, flow.remote, code, Some(&tag)).headers(headers).finish();
+        let bytes = respond(&request, flow.remote, code, Some(&self.stateless_tag(&request))).headers(headers).finish();
         out.transmits.push(Transmit { flow, bytes });
+    }
+
+    /// What makes a request itself: a repeat, on whatever flow, gets the same tag without anything being remembered.
+    fn stateless_tag(&self, request: &Message) -> String {
+        self.tokens.derived(&[
+            request.via().and_then(|via| via.branch()).unwrap_or_default(),
+            request.call_id().unwrap_or_default(),
+            request.from().and_then(|from| from.tag()).unwrap_or_default(),
+            request.header(Name::CSeq).unwrap_or_default(),
+        ])
     }
 
     fn send_response(&mut self, now: Instant, tx: TxId, code: u16, bytes: Bytes, out: &mut Out) {

@@ -24,8 +24,7 @@ impl Endpoint {
     fn answer_malformed(&mut self, flow: Flow, message: &Message, fault: Fault, out: &mut Out) {
         let answerable = !matches!(fault, Fault::Via | Fault::From | Fault::To | Fault::CallId | Fault::CSeq);
         if answerable && message.method().is_some_and(|m| *m != Method::Ack) {
-            let tag = self.tokens.token();
-            let bytes = respond(message, flow.remote, 400, Some(&tag)).finish();
+            let bytes = respond(message, flow.remote, 400, Some(&self.stateless_tag(message))).finish();
             out.transmits.push(Transmit { flow, bytes });
         }
     }
