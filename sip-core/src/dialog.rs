@@ -1,7 +1,7 @@
 //! Dialogs (RFC 3261 §12): who talks to whom, in which order, and how a request inside is written.
 
 use crate::flow::Flow;
-use crate::message::{Message, Method, Name, Uri, Writer, split_list};
+use crate::message::{Message, Method, Name, Uri, Writer, split_list, without_tag};
 
 /// One side of a dialog: the header value without its tag, and the tag.
 #[derive(Clone, Debug)]
@@ -110,27 +110,5 @@ impl Dialog {
         let mut rest = self.routes[1..].to_vec();
         rest.push(format!("<{}>", self.target));
         (first_uri, rest)
-    }
-}
-
-/// A From or To value with its tag taken off and everything else kept.
-fn without_tag(value: &str) -> String {
-    let Some(at) = value.rfind('>').map_or_else(|| value.find(';'), |close| value[close..].find(';').map(|n| close + n)) else {
-        return value.to_owned();
-    };
-    let (head, params) = value.split_at(at);
-    let kept = params.split(';').filter(|p| !p.is_empty() && !p.trim_start().to_ascii_lowercase().starts_with("tag="));
-    kept.fold(head.to_owned(), |text, param| text + ";" + param)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_tag;
-
-    #[test]
-    fn only_the_tag_is_taken_off() {
-        assert_eq!(without_tag("<sip:a@b;x=1>;tag=1;y=2"), "<sip:a@b;x=1>;y=2");
-        assert_eq!(without_tag("sip:a@b;tag=1"), "sip:a@b");
-        assert_eq!(without_tag("\"A\" <sip:a@b>"), "\"A\" <sip:a@b>");
     }
 }

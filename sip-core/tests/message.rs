@@ -74,7 +74,7 @@ fn faults_are_named() {
     let cases: &[(&str, Fault)] = &[
         ("\n\n", Fault::Empty),
         ("GET / HTTP/1.1\n\n", Fault::StartLine),
-        ("OPTIONS sip:a@b SIP/3.0\n\n", Fault::Version),
+        ("OPTIONS sip:a@b SIP/3.0\nVia: SIP/3.0/UDP a;branch=z9hG4bKx\n\n", Fault::Version),
         ("OPTIONS sip:a@b SIP/2.0\nVia: SIP/2.0/UDP a;branch=z9hG4bKx\n", Fault::Truncated),
         ("OPTIONS sip:a@b SIP/2.0\n: x\n\n", Fault::HeaderLine),
         ("OPTIONS sip:a@b SIP/2.0\nTo: <sip:a@b>\n\n", Fault::Via),

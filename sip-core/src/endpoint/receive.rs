@@ -3,6 +3,9 @@
 use super::*;
 use crate::transaction::Received;
 
+/// D-15: an unparsable request shorter than this is dropped, not answered.
+const SHORTEST_UNPARSABLE: usize = 200;
+
 impl Endpoint {
     /// One datagram. Everything that is not for somebody is dropped under a name.
     pub fn receive(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Out) {
@@ -20,11 +23,17 @@ impl Endpoint {
         }
     }
 
-    /// A malformed request that can be answered is answered (§8.2, §18.3), once and without state; ACK never is.
+    /// A malformed request that can be answered is answered (§8.2, §18.3), once and without state; ACK never is. Without a
+    /// Via there is no way back, and what has not even the headers of a request is too short to be worth an answer (D-15).
     fn answer_malformed(&mut self, flow: Flow, message: &Message, fault: Fault, out: &mut Out) {
-        let answerable = !matches!(fault, Fault::Via | Fault::From | Fault::To | Fault::CallId | Fault::CSeq);
+        let answerable = match fault {
+            Fault::Via => false,
+            Fault::From | Fault::To | Fault::CallId | Fault::CSeq => message.bytes().len() >= SHORTEST_UNPARSABLE,
+            _ => true,
+        };
         if answerable && message.method().is_some_and(|m| *m != Method::Ack) {
-            let bytes = respond(message, flow.remote, 400, Some(&self.stateless_tag(message))).finish();
+            let code = if fault == Fault::Version { 505 } else { 400 };
+            let bytes = respond(message, flow.remote, code, Some(&self.stateless_tag(message))).finish();
             out.transmits.push(Transmit { flow, bytes });
         }
     }

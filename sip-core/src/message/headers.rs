@@ -8,7 +8,7 @@ pub fn split_list(value: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Splits at a character outside of `"…"` (with `\` escapes) and `<…>`.
-fn split_outside(value: &str, at: char) -> impl Iterator<Item = &str> {
+pub(super) fn split_outside(value: &str, at: char) -> impl Iterator<Item = &str> {
     let mut rest = Some(value);
     std::iter::from_fn(move || {
         let text = rest?;
@@ -42,12 +42,34 @@ pub struct Param<'a> {
     pub value: Option<&'a str>,
 }
 
+impl<'a> Param<'a> {
+    /// `name[=value]`, quotes around the value taken off.
+    pub(super) fn parse(text: &'a str) -> Param<'a> {
+        match text.split_once('=') {
+            Some((name, value)) => Param { name: name.trim_end(), value: Some(value.trim_start().trim_matches('"')) },
+            None => Param { name: text, value: None },
+        }
+    }
+}
+
 /// The parameters of `;a=b;c`, quotes around values taken off.
 pub fn params(text: &str) -> impl Iterator<Item = Param<'_>> {
-    split_outside(text, ';').map(str::trim).filter(|part| !part.is_empty()).map(|part| match part.split_once('=') {
-        Some((name, value)) => Param { name: name.trim_end(), value: Some(value.trim_start().trim_matches('"')) },
-        None => Param { name: part, value: None },
-    })
+    raw_params(text).map(Param::parse)
+}
+
+/// The parameters as they are written.
+pub(super) fn raw_params(text: &str) -> impl Iterator<Item = &str> {
+    split_outside(text, ';').map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// RFC 3261 §25.1 `token`.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte))
+}
+
+/// §25.1 `1*DIGIT`; `parse` alone takes a `+` too. `None` also when it is too large.
+pub(super) fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 fn find_param<'a>(text: &'a str, name: &str) -> Option<Param<'a>> {
@@ -70,18 +92,25 @@ pub struct Via<'a> {
 
 impl<'a> Via<'a> {
     pub fn parse(text: &'a str) -> Option<Via<'a>> {
-        // The protocol may hold blanks around its slashes (RFC 4475 §3.1.1.1); sent-by is the word after it.
-        let (before, params) = text.split_once(';').map_or((text, ""), |(b, p)| (b, p));
-        let before = before.trim_end();
-        let sent_by_at = before.rfind([' ', '\t'])? + 1;
-        // `host : port` may be spaced too: then the last word is only the port.
-        let joined = before[sent_by_at..].trim();
-        let (protocol, sent_by) = (before[..sent_by_at].trim_end(), joined);
-        if protocol.is_empty() || protocol.ends_with(':') || sent_by.starts_with(':') {
-            return None;
-        }
+        let text = text.trim_start();
+        let (before, params) = text.split_at(text.find(';').unwrap_or(text.len()));
+        // There may be blanks around the slashes and the colon (§20.42, RFC 4475 §3.1.1.1): the transport is the word after
+        // the second slash.
+        let (slash, _) = before.match_indices('/').nth(1)?;
+        let transport = before[slash + 1..].trim_start();
+        let (_, sent_by) = transport.split_at(transport.find([' ', '\t'])?);
+        let protocol = before[..before.len() - sent_by.len()].trim();
+        let sent_by = sent_by.trim();
         let (host, port) = split_host_port(sent_by)?;
         Some(Via { protocol, host, port, params, sent_by })
+    }
+
+    /// Does a line hold hops and nothing else: no empty hop, no `;;`, no `;` at the end (RFC 4475 §3.1.2.1)?
+    pub(super) fn is_list(line: &str) -> bool {
+        split_outside(line, ',').all(|hop| {
+            let tidy = |via: Via<'_>| split_outside(via.params, ';').skip(1).all(|part| !part.trim().is_empty());
+            Via::parse(hop).is_some_and(tidy)
+        })
     }
 
     /// `SIP / 2.0 / anything`.
@@ -110,12 +139,12 @@ pub(super) fn split_host_port(text: &str) -> Option<(&str, Option<u16>)> {
     };
     let (host, rest) = text.split_at(host_end);
     let port = match rest.strip_prefix(':') {
-        Some(digits) => Some(digits.trim().parse::<u16>().ok()?),
+        Some(port) => Some(digits(port.trim())?),
         None if rest.trim().is_empty() => None,
         None => return None,
     };
     let host = host.trim_end();
-    (!host.is_empty()).then_some((host, port))
+    (!host.is_empty() && !host.contains(char::is_whitespace)).then_some((host, port))
 }
 
 /// `"Display" <uri>;params` or `uri;params` (From, To, Contact, Route; §20.10).
@@ -142,11 +171,16 @@ impl<'a> NameAddr<'a> {
             }
             None if text.starts_with('"') => return None,
             None => {
-                let (uri, params) = text.find(';').map_or((text, ""), |at| text.split_at(at));
+                let (uri, params) = text.split_at(text.find(';').unwrap_or(text.len()));
+                // A URI with headers stands in brackets (§20.10); nobody can say whose they are otherwise.
+                if uri.contains('?') {
+                    return None;
+                }
                 NameAddr { display: "", uri: uri.trim(), params }
             }
         };
-        (parsed.uri.contains(':') && !parsed.uri.contains(char::is_whitespace)).then_some(parsed)
+        let odd = |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"');
+        (parsed.uri.contains(':') && !parsed.uri.contains(odd)).then_some(parsed)
     }
 
     pub fn param(&self, name: &str) -> Option<Param<'a>> {
@@ -156,6 +190,21 @@ impl<'a> NameAddr<'a> {
     pub fn tag(&self) -> Option<&'a str> {
         self.param("tag")?.value.filter(|t| !t.is_empty())
     }
+
+    /// A tag is a token (§19.3). Other printable characters are tolerated as long as they cannot end it: it is written into
+    /// every message of its dialog.
+    pub(super) fn has_sound_tag(&self) -> bool {
+        self.tag().is_none_or(|tag| tag.bytes().all(|b| b.is_ascii_graphic() && !b";,\"<>".contains(&b)))
+    }
+}
+
+/// A From or To value with its tag taken off and everything else kept.
+pub(crate) fn without_tag(value: &str) -> String {
+    let Some(addr) = NameAddr::parse(value) else { return value.to_owned() };
+    let head = value.trim_end();
+    let head = head[..head.len() - addr.params.len()].trim_end();
+    let kept = raw_params(addr.params).filter(|param| !Param::parse(param).name.eq_ignore_ascii_case("tag"));
+    kept.fold(head.to_owned(), |text, param| text + ";" + param)
 }
 
 fn find_angle(text: &str) -> Option<usize> {
@@ -183,8 +232,21 @@ pub struct CSeq {
 impl CSeq {
     pub fn parse(text: &str) -> Option<CSeq> {
         let mut words = text.split_ascii_whitespace();
-        let number = words.next()?.parse::<u32>().ok().filter(|n| *n < 1 << 31)?;
+        let number = digits::<u32>(words.next()?).filter(|n| *n < 1 << 31)?;
         let method = Method::from_text(words.next()?);
         words.next().is_none().then_some(CSeq { number, method })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_tag;
+
+    #[test]
+    fn only_the_tag_is_taken_off() {
+        assert_eq!(without_tag("<sip:a@b;x=1>;tag=1;y=2"), "<sip:a@b;x=1>;y=2");
+        assert_eq!(without_tag("sip:a@b;tag=1"), "sip:a@b");
+        assert_eq!(without_tag("\"A\" <sip:a@b>"), "\"A\" <sip:a@b>");
+        assert_eq!(without_tag("<sip:a@b> ; x=\">;tag=2\" ; TAG = 1"), "<sip:a@b>;x=\">;tag=2\"");
     }
 }

@@ -10,6 +10,8 @@ mod parse;
 mod uri;
 mod write;
 
+pub(crate) use headers::without_tag;
+
 pub use headers::{CSeq, NameAddr, Param, Via, params, split_list};
 pub use name::{Method, Name};
 pub use parse::Fault;
@@ -30,7 +32,7 @@ pub struct Message {
 
 #[derive(Clone, Debug)]
 enum Start {
-    Request { method: Method, uri: Range<usize> },
+    Request { method: Method, uri: Range<usize>, version_2: bool },
     Response { code: u16 },
 }
 

@@ -12,6 +12,8 @@ pub struct Uri<'a> {
     pub port: Option<u16>,
     /// Between the first `;` and `?`.
     pub params: &'a str,
+    /// After the `?`.
+    pub headers: &'a str,
 }
 
 impl<'a> Uri<'a> {
@@ -24,17 +26,17 @@ impl<'a> Uri<'a> {
             return None;
         }
         if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
-            return Some(Uri { scheme, user: None, host: rest, port: None, params: "" });
+            return Some(Uri { scheme, user: None, host: rest, port: None, params: "", headers: "" });
         }
-        let rest = rest.split_once('?').map_or(rest, |(before, _)| before);
         // `;` and `?` may stand in a user part, so the `@` is looked for first (§25.1 user-unreserved).
         let (user, rest) = match rest.rsplit_once('@') {
             Some((userinfo, rest)) => (Some(userinfo.split_once(':').map_or(userinfo, |(user, _)| user)), rest),
             None => (None, rest),
         };
+        let (rest, headers) = rest.split_once('?').unwrap_or((rest, ""));
         let (host_port, params) = rest.split_once(';').unwrap_or((rest, ""));
         let (host, port) = split_host_port(host_port)?;
-        Some(Uri { scheme, user, host, port, params })
+        Some(Uri { scheme, user, host, port, params, headers })
     }
 
     /// The user part with `%hh` undone; what is compared (case-sensitively, spec sip.md §2.2).

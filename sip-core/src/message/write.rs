@@ -1,6 +1,7 @@
 //! Writing messages. The only place that prints a start line or a header.
 
-use super::{Message, Method, Name, split_list};
+use super::headers::{raw_params, split_outside, without_tag};
+use super::{Message, Method, Name, Param, Via};
 use bytes::Bytes;
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -11,8 +12,12 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Headers of the URI are left out: they are no part of a Request-URI, and we take no orders from a Contact (RFC 3261
+    /// §19.1.5).
     pub fn request(method: &Method, uri: &str) -> Writer {
         let mut text = String::with_capacity(768);
+        let at = uri.rfind('@').unwrap_or(0);
+        let uri = uri[at..].find('?').map_or(uri, |headers| &uri[..at + headers]);
         let _ = write!(text, "{method} {uri} SIP/2.0\r\n");
         Writer { text }
     }
@@ -67,47 +72,54 @@ impl Writer {
 }
 
 /// Begins the response to a request (RFC 3261 §8.2.6): all Via lines (the top one with `received` and `rport`, §18.2.1,
-/// RFC 3581), From, To (with our tag if it has none), Call-ID, CSeq, Timestamp.
+/// RFC 3581), From, To (with our tag if it has none), Call-ID, CSeq, Timestamp. What a malformed request lacks is left out.
 pub fn respond(request: &Message, source: SocketAddr, code: u16, to_tag: Option<&str>) -> Writer {
     let mut writer = Writer::response(code, reason_phrase(code));
-    let mut top = true;
-    for line in request.headers(Name::Via) {
-        for hop in split_list(line) {
-            writer = if top { writer.header("Via", via_with_source(hop, source)) } else { writer.header("Via", hop) };
-            top = false;
+    let mut vias = request.headers(Name::Via);
+    if let Some(line) = vias.next() {
+        let line = line.trim_start_matches([',', ' ', '\t']);
+        let top = split_outside(line, ',').next().unwrap_or(line);
+        writer = writer.header("Via", via_with_source(top.trim(), source));
+        let rest = line[top.len()..].trim_start_matches([',', ' ', '\t']);
+        if Via::is_list(rest) {
+            writer = writer.header("Via", rest);
         }
     }
+    // What is no hop leads nowhere.
+    writer = vias.filter(|line| Via::is_list(line)).fold(writer, |writer, line| writer.header("Via", line));
     if code < 300 && code > 100 {
         for route in request.headers(Name::RecordRoute) {
             writer = writer.header("Record-Route", route);
         }
     }
-    writer = writer.header("From", request.header(Name::From).unwrap_or_default());
-    let to = request.header(Name::To).unwrap_or_default();
-    writer = match to_tag {
-        Some(tag) if request.to().is_none_or(|to| to.tag().is_none()) => writer.header("To", format_args!("{to};tag={tag}")),
-        _ => writer.header("To", to),
-    };
-    writer = writer.header("Call-ID", request.call_id().unwrap_or_default());
-    writer = writer.header("CSeq", request.header(Name::CSeq).unwrap_or_default());
-    if let Some(stamp) = request.header(Name::Timestamp) {
-        writer = writer.header("Timestamp", stamp);
+    if let Some(from) = request.header(Name::From) {
+        writer = writer.header("From", from);
+    }
+    if let Some(to) = request.header(Name::To) {
+        writer = match to_tag {
+            Some(tag) if request.to().is_none_or(|to| to.tag().is_none()) => {
+                writer.header("To", format_args!("{};tag={tag}", without_tag(to)))
+            }
+            _ => writer.header("To", to),
+        };
+    }
+    for (name, text) in [(Name::CallId, "Call-ID"), (Name::CSeq, "CSeq"), (Name::Timestamp, "Timestamp")] {
+        if let Some(value) = request.header(name) {
+            writer = writer.header(text, value);
+        }
     }
     writer
 }
 
 /// A Via hop as it goes back: sender's parameters kept, `received` and a filled `rport` at the end (spec sip.md R1).
 fn via_with_source(hop: &str, source: SocketAddr) -> String {
-    let Some(via) = super::Via::parse(hop) else { return hop.to_owned() };
+    let Some(via) = Via::parse(hop) else { return hop.to_owned() };
     let mut text = format!("{} {}", via.protocol, via.sent_by);
-    for param in super::params(via.params) {
-        if ["received", "rport"].iter().any(|ours| param.name.eq_ignore_ascii_case(ours)) {
-            continue;
+    for param in raw_params(via.params) {
+        let name = Param::parse(param).name;
+        if !["received", "rport"].iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
+            let _ = write!(text, ";{param}");
         }
-        let _ = match param.value {
-            Some(value) => write!(text, ";{}={value}", param.name),
-            None => write!(text, ";{}", param.name),
-        };
     }
     let host: Option<IpAddr> = via.host.trim_matches(['[', ']']).parse().ok();
     if via.wants_rport() || host != Some(source.ip()) {
@@ -134,6 +146,7 @@ pub fn reason_phrase(code: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         407 => "Proxy Authentication Required",
         408 => "Request Timeout",
         413 => "Request Entity Too Large",

@@ -40,7 +40,8 @@ impl ServerKey {
             other => Method2::Other(other.as_str().to_owned()),
         };
         let branch = match via.branch() {
-            Some(branch) if branch.starts_with(MAGIC_COOKIE) => branch.to_owned(),
+            // The cookie alone names nothing (RFC 4475 §3.2.1).
+            Some(branch) if branch.strip_prefix(MAGIC_COOKIE).is_some_and(|id| !id.is_empty()) => branch.to_owned(),
             // RFC 2543 peers: the tuple of §17.2.3; the To-tag is left out so that an ACK finds its INVITE.
             old => format!(
                 "{}|{}|{}|{}",
