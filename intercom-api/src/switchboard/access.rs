@@ -58,8 +58,9 @@ impl Switchboard {
 
     /// Is the host of a Request-URI ours (D-15)?
     pub(super) fn is_ours(&self, host: &str, flow: &Flow) -> bool {
-        let host = host.trim_matches(['[', ']']);
-        self.settings.domains.iter().any(|domain| domain.eq_ignore_ascii_case(host))
+        // Three colons before an embedded IPv4 address: the grammar of RFC 3261 is wrong there (RFC 5118 §4.10).
+        let host = host.trim_matches(['[', ']']).replace(":::", "::");
+        self.settings.domains.iter().any(|domain| domain.eq_ignore_ascii_case(&host))
             || host.parse().is_ok_and(|ip: std::net::IpAddr| ip == flow.local.ip())
     }
 }

@@ -17,6 +17,9 @@ impl Switchboard {
             let headers = vec![("Unsupported", wanted.join(", "))];
             return self.endpoint.respond(now, tx, 420, &headers, None, &mut self.sip);
         }
+        if !self.speaks_sdp(now, tx, request) {
+            return;
+        }
         let Some(uri) = request.request_uri().and_then(Uri::parse) else { return };
         let Some(dialled) = uri.user_decoded().map(|user| user.into_owned()) else {
             return self.refuse(now, tx, 484, "nothing_dialled");
@@ -45,6 +48,28 @@ impl Switchboard {
             Err(refuse) => refuse,
         };
         self.refuse(now, tx, refused.code(), refused.name());
+    }
+
+    /// Offers and answers are SDP, both ways (RFC 3261 §8.2.3, §21.4.7): a body of another kind, or a caller that takes none
+    /// of ours, is refused.
+    fn speaks_sdp(&mut self, now: Instant, tx: TxId, request: &Message) -> bool {
+        if !request.body().is_empty() && request.content_type().is_some_and(|kind| !kind.eq_ignore_ascii_case("application/sdp"))
+        {
+            self.count("unsupported_body");
+            let headers = vec![("Accept", "application/sdp".to_owned())];
+            self.endpoint.respond(now, tx, 415, &headers, None, &mut self.sip);
+            return false;
+        }
+        let mut accepts = request.headers(Name::Accept).flat_map(split_list).peekable();
+        let ours = |range: &str| {
+            let range = range.split(';').next().unwrap_or(range).trim();
+            ["application/sdp", "application/*", "*/*"].iter().any(|known| range.eq_ignore_ascii_case(known))
+        };
+        if accepts.peek().is_some() && !accepts.any(ours) {
+            self.refuse(now, tx, 406, "accepts_no_sdp");
+            return false;
+        }
+        true
     }
 
     fn ring_members(&mut self, now: Instant, call: Call, out: &mut Vec<Effect>) {

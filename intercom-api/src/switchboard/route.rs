@@ -1,7 +1,7 @@
 //! Requests outside a dialog: whose they are, and the names of what is refused.
 
 use super::*;
-use sip_core::message::{Name, Uri};
+use sip_core::message::{Name, Uri, split_list};
 
 impl Switchboard {
     pub(super) fn request(&mut self, now: Instant, tx: TxId, request: Message, flow: Flow, out: &mut Vec<Effect>) {
@@ -12,16 +12,29 @@ impl Switchboard {
         if !self.is_ours(uri.host, &flow) {
             return self.stranger(tx, 404, "not_our_domain");
         }
-        if request.header(Name::MaxForwards) == Some("0") {
+        // An OPTIONS goes no further than here, so it may have used up its hops (§11, RFC 4475 §3.3.11).
+        let used_up = request.header(Name::MaxForwards).is_some_and(|hops| hops.bytes().all(|digit| digit == b'0'));
+        if used_up && request.method() != Some(&Method::Options) {
             return self.stranger(tx, 483, "too_many_hops");
         }
         match request.method() {
             Some(Method::Register) => self.register(now, tx, &request, flow, out),
             Some(Method::Invite) => self.invite(now, tx, &request, flow, out),
-            Some(Method::Options) => self.endpoint.respond_stateless(tx, 200, &Headers::new(), &mut self.sip),
+            Some(Method::Options) => self.options(tx, &request),
             Some(Method::Bye | Method::Info | Method::Update | Method::Prack) => self.stranger(tx, 481, "no_dialog"),
+            // §21.4.6, §21.5.2: known but not served, or never heard of.
+            Some(Method::Other(_)) => self.stranger(tx, 501, "unknown_method"),
             _ => self.stranger(tx, 405, "method_not_allowed"),
         }
+    }
+
+    fn options(&mut self, tx: TxId, request: &Message) {
+        let required: Vec<&str> = request.headers(Name::Require).flat_map(split_list).collect();
+        if required.is_empty() {
+            return self.endpoint.respond_stateless(tx, 200, &Headers::new(), &mut self.sip);
+        }
+        self.count("bad_extension");
+        self.endpoint.respond_stateless(tx, 420, &vec![("Unsupported", required.join(", "))], &mut self.sip);
     }
 
     /// A small answer that costs no memory (D-15).
