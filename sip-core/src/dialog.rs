@@ -1,7 +1,7 @@
 //! Dialogs (RFC 3261 §12): who talks to whom, in which order, and how a request inside is written.
 
 use crate::flow::Flow;
-use crate::message::{Message, Method, Name, Uri, Writer, split_list, without_tag};
+use crate::message::{Message, Method, Name, NameAddr, Uri, Writer, split_list, without_tag};
 
 /// One side of a dialog: the header value without its tag, and the tag.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(request.cseq()?.number),
             target: request.contact().map_or_else(|| request.from().map(|f| f.uri.to_owned()), |c| Some(c.uri.to_owned()))?,
-            routes: request.headers(Name::RecordRoute).flat_map(split_list).map(str::to_owned).collect(),
+            routes: record_route(request),
         })
     }
 
@@ -57,7 +57,7 @@ impl Dialog {
         if let Some(contact) = response.contact() {
             contact.uri.clone_into(&mut self.target);
         }
-        self.routes = response.headers(Name::RecordRoute).flat_map(split_list).map(str::to_owned).collect();
+        self.routes = record_route(response);
         self.routes.reverse();
     }
 
@@ -103,7 +103,7 @@ impl Dialog {
     /// Request-URI and Route lines (§12.2.1.1). A strict router takes the Request-URI's place.
     fn route(&self) -> (&str, Vec<String>) {
         let Some(first) = self.routes.first() else { return (&self.target, Vec::new()) };
-        let first_uri = first.trim_start_matches('<').split('>').next().unwrap_or(first);
+        let first_uri = NameAddr::parse(first).map_or(self.target.as_str(), |route| route.uri);
         if Uri::parse(first_uri).is_some_and(|uri| uri.param("lr").is_some()) {
             return (&self.target, self.routes.clone());
         }
@@ -111,4 +111,10 @@ impl Dialog {
         rest.push(format!("<{}>", self.target));
         (first_uri, rest)
     }
+}
+
+/// The proxies that want to stay on the way (§12.1); what is no address leads nowhere.
+fn record_route(message: &Message) -> Vec<String> {
+    let routes = message.headers(Name::RecordRoute).flat_map(split_list);
+    routes.filter(|route| NameAddr::parse(route).is_some()).map(str::to_owned).collect()
 }

@@ -12,27 +12,48 @@ pub(super) fn split_outside(value: &str, at: char) -> impl Iterator<Item = &str>
     let mut rest = Some(value);
     std::iter::from_fn(move || {
         let text = rest?;
-        let (mut quoted, mut escaped, mut angle) = (false, false, false);
+        let mut scan = Scan::default();
         for (index, c) in text.char_indices() {
-            if escaped {
-                escaped = false;
-                continue;
-            }
-            match c {
-                '\\' if quoted => escaped = true,
-                '"' if !angle => quoted = !quoted,
-                '<' if !quoted => angle = true,
-                '>' if !quoted => angle = false,
-                c if c == at && !quoted && !angle => {
-                    rest = Some(&text[index + c.len_utf8()..]);
-                    return Some(&text[..index]);
-                }
-                _ => {}
+            if scan.is_outside(c) && c == at {
+                rest = Some(&text[index + c.len_utf8()..]);
+                return Some(&text[..index]);
             }
         }
         rest = None;
         Some(text)
     })
+}
+
+/// Where a walk through a value is: in `"…"`, in `<…>`, or outside of both.
+#[derive(Default)]
+struct Scan {
+    quoted: bool,
+    escaped: bool,
+    angle: bool,
+}
+
+impl Scan {
+    /// Takes the next character: does it stand outside?
+    fn is_outside(&mut self, c: char) -> bool {
+        if self.escaped {
+            self.escaped = false;
+            return false;
+        }
+        match c {
+            '\\' if self.quoted => self.escaped = true,
+            '"' if !self.angle => self.quoted = !self.quoted,
+            '<' if !self.quoted => self.angle = true,
+            '>' if !self.quoted => self.angle = false,
+            _ => {}
+        }
+        !self.quoted && !self.angle
+    }
+}
+
+/// Does every quote and bracket end? Whatever we write behind one that does not would be part of it.
+fn is_balanced(text: &str) -> bool {
+    let mut scan = Scan::default();
+    text.chars().fold(true, |_, c| scan.is_outside(c))
 }
 
 /// One `;name[=value]`.
@@ -109,7 +130,7 @@ impl<'a> Via<'a> {
     pub(super) fn is_list(line: &str) -> bool {
         split_outside(line, ',').all(|hop| {
             let tidy = |via: Via<'_>| split_outside(via.params, ';').skip(1).all(|part| !part.trim().is_empty());
-            Via::parse(hop).is_some_and(tidy)
+            is_balanced(hop) && Via::parse(hop).is_some_and(tidy)
         })
     }
 
@@ -180,7 +201,8 @@ impl<'a> NameAddr<'a> {
             }
         };
         let odd = |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"');
-        (parsed.uri.contains(':') && !parsed.uri.contains(odd)).then_some(parsed)
+        let (scheme, _) = parsed.uri.split_once(':')?;
+        (is_token(scheme) && !parsed.uri.contains(odd)).then_some(parsed)
     }
 
     pub fn param(&self, name: &str) -> Option<Param<'a>> {
@@ -191,10 +213,11 @@ impl<'a> NameAddr<'a> {
         self.param("tag")?.value.filter(|t| !t.is_empty())
     }
 
-    /// A tag is a token (§19.3). Other printable characters are tolerated as long as they cannot end it: it is written into
-    /// every message of its dialog.
-    pub(super) fn has_sound_tag(&self) -> bool {
-        self.tag().is_none_or(|tag| tag.bytes().all(|b| b.is_ascii_graphic() && !b";,\"<>".contains(&b)))
+    /// Can we write it, and a tag behind it, so that it reads the same? A tag is a token (§19.3); other printable characters
+    /// are tolerated as long as they cannot end it.
+    pub(super) fn is_sound(&self) -> bool {
+        is_balanced(self.params)
+            && self.tag().is_none_or(|tag| tag.bytes().all(|b| b.is_ascii_graphic() && !b";,\"<>".contains(&b)))
     }
 }
 

@@ -129,8 +129,8 @@ impl Message {
         if !self.headers(Name::Via).all(Via::is_list) {
             return Err(Fault::ViaList);
         }
-        self.from().filter(|from| from.has_sound_tag()).ok_or(Fault::From)?;
-        self.to().filter(|to| to.has_sound_tag()).ok_or(Fault::To)?;
+        self.from().filter(|from| from.is_sound()).ok_or(Fault::From)?;
+        self.to().filter(|to| to.is_sound()).ok_or(Fault::To)?;
         self.call_id().ok_or(Fault::CallId)?;
         let cseq = self.cseq().ok_or(Fault::CSeq)?;
         if self.method().is_some_and(|method| *method != cseq.method) {
