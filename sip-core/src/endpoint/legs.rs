@@ -35,7 +35,7 @@ pub(super) struct Leg {
     pub dialog: Dialog,
     /// The INVITE that is open or was answered last: a server transaction, or our own.
     pub invite: Option<TxId>,
-    ours: bool,
+    pub ours: bool,
     /// A 2xx has been sent or received.
     pub established: bool,
     repeat: Option<Repeat2xx>,

@@ -85,6 +85,12 @@ impl Endpoint {
             self.count("cseq_out_of_order");
             return self.respond(now, tx, 500, &Headers::new(), None, out);
         }
+        if request.method() == Some(&Method::Invite) && !leg.established {
+            // §14.2: the first INVITE has no final answer yet, theirs (500) or ours (491).
+            let code = if leg.ours { 491 } else { 500 };
+            self.count("invite_inside_invite");
+            return self.respond(now, tx, code, &vec![("Retry-After", "5".to_owned())], None, out);
+        }
         let same_flow = leg.dialog.flow == flow;
         if same_flow && matches!(request.method(), Some(Method::Invite | Method::Update)) {
             leg.dialog.refresh_target(&request);

@@ -1,0 +1,7 @@
+//! What is thrown at the pure parts, one function `run` per target: no bytes may panic, and each states what must hold besides.
+
+pub mod digest;
+pub mod message;
+pub mod sdp;
+pub mod switchboard;
+pub mod uri;
