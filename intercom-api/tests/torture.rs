@@ -250,3 +250,22 @@ fn signed_messages_get_the_answer_behind_the_password() {
         }
     }
 }
+
+#[test]
+fn hostile_sizes_are_dropped_under_a_name() {
+    let whole = String::from_utf8(read("rfc4475", "trws")).expect("text");
+    let with = |line: &str, times: usize| whole.replacen("Accept: application/sdp\r\n", &line.repeat(times), 1).into_bytes();
+    let long = format!("X: {}\r\n", "y".repeat(64_000));
+    let cases = [
+        ("10,000 headers", with("X: y\r\n", 10_000), "head_too_large"),
+        ("a header as long as a datagram", with(&long, 1), "head_too_large"),
+        ("300 headers", with("X:\r\n", 300), "too_many_headers"),
+    ];
+    for (what, bytes, counter) in cases {
+        let mut server = server();
+        assert!(receive(&mut server, bytes).is_empty(), "{what}");
+        assert_eq!(server.counters().get(counter), Some(&1), "{what}: {:?}", server.counters());
+        assert_eq!(server.sizes(), (0, 0, 0, 0), "{what}");
+    }
+    assert_eq!(receive(&mut server(), with("X: y\r\n", 180))[0].code(), Some(200));
+}

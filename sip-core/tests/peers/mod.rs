@@ -36,8 +36,7 @@ fn rsip(bytes: &[u8]) -> Result<Reading, String> {
 fn rsip_unguarded(bytes: &[u8]) -> Result<Reading, String> {
     let message = rsip::SipMessage::try_from(bytes).map_err(|error| error.to_string())?;
     let odd = |error: rsip::Error| format!("unreadable: {error}");
-    let of =
-        |parsed: &rsip::Uri| uri(parsed.user(), &parsed.host().to_string(), parsed.port().and_then(|port| Some(*port.value())));
+    let of = |parsed: &rsip::Uri| uri(parsed.user(), &parsed.host().to_string(), parsed.port().map(|port| *port.value()));
     let start = match &message {
         rsip::SipMessage::Request(request) => (request.method.to_string(), of(&request.uri)),
         rsip::SipMessage::Response(response) => (format!("{:?}", Some(response.status_code.code())), String::new()),
