@@ -85,7 +85,7 @@ fn bye_agrees(invite: &Message) {
     if routes.is_empty() {
         let request_uri = again.request_uri().expect("a Request-URI");
         match (Uri::parse(request_uri), Uri::parse(contact)) {
-            (Some(written), Some(read)) if read.scheme.to_ascii_lowercase().starts_with("sip") => {
+            (Some(written), Some(read)) if ["sip", "sips"].contains(&&*read.scheme.to_ascii_lowercase()) => {
                 assert_eq!(Uri { headers: "", ..read }, written)
             }
             _ => assert!(contact.starts_with(request_uri), "{contact} became {request_uri}"),

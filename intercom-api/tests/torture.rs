@@ -57,7 +57,7 @@ const TABLE: &[(&str, &str, &str, Fate, &str)] = &[
     ("rfc4475", "3.1.2.10", "trws", Says(200), "the RFC lets us ignore blanks after the version: they say nothing"),
     ("rfc4475", "3.1.2.11", "escruri", Says(400), "a Request-URI has no headers (RFC 3261 §19.1.1)"),
     ("rfc4475", "3.1.2.12", "baddate", Says(407), "the RFC lets us ignore a Date that is not GMT: we never read it"),
-    ("rfc4475", "3.1.2.13", "regbadct", Says(401), "the Contact is looked at after the password: `signed`"),
+    ("rfc4475", "3.1.2.13", "regbadct", Says(401), "the Contact is looked at after the password: `SIGNED`"),
     ("rfc4475", "3.1.2.14", "badaspec", Says(200), "the RFC lets us ignore blanks inside the brackets: the URI is clear"),
     ("rfc4475", "3.1.2.15", "baddn", Says(200), "the RFC lets us infer the quotes: only one URI is in brackets"),
     ("rfc4475", "3.1.2.16", "badvers", Says(505), "SIP/7.0"),
@@ -70,16 +70,16 @@ const TABLE: &[(&str, &str, &str, Fate, &str)] = &[
     ("rfc4475", "3.3.3", "novelsc", Says(416), "soap.beep:"),
     ("rfc4475", "3.3.4", "unksm2", Says(400), "an address of record is a SIP URI"),
     ("rfc4475", "3.3.5", "bext01", Says(420), "Require; Proxy-Require is for proxies"),
-    ("rfc4475", "3.3.6", "invut", Says(407), "the body is looked at after the password: `signed`"),
+    ("rfc4475", "3.3.6", "invut", Says(407), "the body is looked at after the password: `SIGNED`"),
     ("rfc4475", "3.3.7", "regaut01", Says(401), "an unknown authentication scheme is none"),
     ("rfc4475", "3.3.8", "multi01", Says(400), "From, To, Call-ID, CSeq and Max-Forwards twice"),
     ("rfc4475", "3.3.9", "mcl01", Says(400), "two Content-Lengths that differ"),
     ("rfc4475", "3.3.10", "bcast", Drops("response_to_nothing"), "the topmost Via is not ours (RFC 3261 §18.1.2)"),
     ("rfc4475", "3.3.11", "zeromf", Says(200), "an endpoint answers whatever the hops left"),
-    ("rfc4475", "3.3.12", "cparam01", Says(401), "what is bound: `signed`"),
-    ("rfc4475", "3.3.13", "cparam02", Says(401), "what is bound: `signed`"),
-    ("rfc4475", "3.3.14", "regescrt", Says(401), "what is bound: `signed`"),
-    ("rfc4475", "3.3.15", "sdp01", Says(407), "what the caller takes is looked at after the password: `signed`"),
+    ("rfc4475", "3.3.12", "cparam01", Says(401), "what is bound: `SIGNED`"),
+    ("rfc4475", "3.3.13", "cparam02", Says(401), "what is bound: `SIGNED`"),
+    ("rfc4475", "3.3.14", "regescrt", Says(401), "what is bound: `SIGNED`"),
+    ("rfc4475", "3.3.15", "sdp01", Says(407), "what the caller takes is looked at after the password: `SIGNED`"),
     ("rfc4475", "3.4.1", "inv2543", Says(407), "no branch, no From tag, no Content-Length: RFC 2543, still served"),
     ("rfc5118", "4.1", "ipv6-good", Says(401), "well-formed"),
     ("rfc5118", "4.2", "ipv6-bad", Says(400), "an IPv6 address without brackets"),
@@ -221,23 +221,27 @@ fn sign(message: &[u8], challenge: &Message, user: &str) -> Vec<u8> {
     [&message[..start], format!("{header}: {answer}\r\n").as_bytes(), &message[start..]].concat()
 }
 
+/// RFC, file, who signs, first answer, what is bound then, reason.
+type Signed = (&'static str, &'static str, &'static str, u16, Option<&'static str>, &'static str);
+
+const SIGNED: &[Signed] = &[
+    ("rfc4475", "esc01", "caller", 403, None, "signed by another than it is from"),
+    ("rfc4475", "dblreq", "j.user", 200, Some("<sip:j.user@host.example.com>"), "the second request is never looked at"),
+    ("rfc4475", "regbadct", "user", 400, None, "a URI with headers stands in brackets (RFC 3261 §20.10)"),
+    ("rfc4475", "regaut01", "j.user", 200, None, "a Digest beside an unknown scheme is found; no Contact asks what is bound"),
+    ("rfc4475", "cparam01", "watson", 200, Some("<sip:+19725552222@gw1.example.net>"), "without brackets a header parameter"),
+    ("rfc4475", "cparam02", "watson", 200, Some("<sip:+19725552222@gw1.example.net;unknownparam>"), "in brackets the URI's"),
+    ("rfc4475", "regescrt", "user", 200, Some("<sip:user@example.com?Route=%3Csip:sip.example.com%3E>"), "kept as given"),
+    ("rfc4475", "invut", "caller", 415, None, "application/unknownformat"),
+    ("rfc4475", "sdp01", "caller", 406, None, "takes only text/nobodyKnowsThis"),
+    ("rfc4475", "baddate", "caller", 183, None, "rings whatever its Date"),
+    ("rfc4475", "inv2543", "+13035551111", 183, None, "rings, with RFC 2543's ways"),
+    ("rfc5118", "ipv6-good", "user", 200, Some("<sip:caller@[2001:db8::1]>"), "an IPv6 contact"),
+];
+
 #[test]
 fn signed_messages_get_the_answer_behind_the_password() {
-    let table: &[(&str, &str, &str, u16, Option<&str>, &str)] = &[
-        ("rfc4475", "esc01", "caller", 403, None, "signed by another than it is from"),
-        ("rfc4475", "dblreq", "j.user", 200, Some("<sip:j.user@host.example.com>"), "the second request is never looked at"),
-        ("rfc4475", "regbadct", "user", 400, None, "a URI with headers stands in brackets (RFC 3261 §20.10)"),
-        ("rfc4475", "regaut01", "j.user", 200, None, "a Digest beside an unknown scheme is found; no Contact asks what is bound"),
-        ("rfc4475", "cparam01", "watson", 200, Some("<sip:+19725552222@gw1.example.net>"), "without brackets a header parameter"),
-        ("rfc4475", "cparam02", "watson", 200, Some("<sip:+19725552222@gw1.example.net;unknownparam>"), "in brackets the URI's"),
-        ("rfc4475", "regescrt", "user", 200, Some("<sip:user@example.com?Route=%3Csip:sip.example.com%3E>"), "kept as given"),
-        ("rfc4475", "invut", "caller", 415, None, "application/unknownformat"),
-        ("rfc4475", "sdp01", "caller", 406, None, "takes only text/nobodyKnowsThis"),
-        ("rfc4475", "baddate", "caller", 183, None, "rings whatever its Date"),
-        ("rfc4475", "inv2543", "+13035551111", 183, None, "rings, with RFC 2543's ways"),
-        ("rfc5118", "ipv6-good", "user", 200, Some("<sip:caller@[2001:db8::1]>"), "an IPv6 contact"),
-    ];
-    for &(rfc, file, user, expected, contact, why) in table {
+    for &(rfc, file, user, expected, contact, why) in SIGNED {
         let mut server = server();
         let bytes = read(rfc, file);
         let challenge = receive(&mut server, bytes.clone()).pop().expect("a challenge");
