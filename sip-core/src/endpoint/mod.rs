@@ -238,11 +238,11 @@ impl Endpoint {
         self.answer_once(&request, flow, code, headers, out);
     }
 
-    /// An answer without a transaction. One that would be much larger than its request is not given: the source may be forged,
-    /// and an amplifier is worth more to whoever forges it than an answer to anybody else (D-15).
+    /// An answer without a transaction. One that would be much larger than its request is not given over UDP: the source may be
+    /// forged, and an amplifier is worth more to whoever forges it than an answer to anybody else (D-15).
     fn answer_once(&mut self, request: &Message, flow: Flow, code: u16, headers: &Headers, out: &mut Out) {
         let bytes = respond(request, flow.remote, code, Some(&self.stateless_tag(request))).headers(headers).finish();
-        if bytes.len() > request.bytes().len() + MAX_GROWTH {
+        if !flow.transport.is_reliable() && bytes.len() > request.bytes().len() + MAX_GROWTH {
             return self.count("answer_too_large");
         }
         out.transmits.push(Transmit { flow, bytes });
