@@ -5,6 +5,7 @@ mod board;
 
 use board::{Board, DOOR, Mark, OTHER, PHONE, STRANGER, header};
 use intercom_api::turn::Effect;
+use std::net::SocketAddr;
 
 const METHODS: [&str; 15] = [
     "REGISTER",
@@ -38,12 +39,12 @@ enum Proof {
 const PROOFS: [Proof; 6] = [Proof::None, Proof::Wrong, Proof::Stale, Proof::Replayed, Proof::ForeignRealm, Proof::Right];
 
 /// The header for `method`, made as a client would make it, or as somebody would who is up to no good.
-fn prove(board: &mut Board, proof: Proof, method: &str, uri: &str) -> String {
+fn prove(board: &mut Board, at: SocketAddr, proof: Proof, method: &str, uri: &str) -> String {
     let (answer, asked) = match method {
         "REGISTER" => ("Authorization", "REGISTER"),
         _ => ("Proxy-Authorization", "INVITE"),
     };
-    let challenge = board.challenge(STRANGER, asked);
+    let challenge = board.challenge(at, asked);
     let sign = |challenge: &str, password: &str| board::sign(challenge, method, uri, "d1", password, 1);
     let value = match proof {
         Proof::None => return String::new(),
@@ -59,8 +60,8 @@ fn prove(board: &mut Board, proof: Proof, method: &str, uri: &str) -> String {
             // The nonce has served its first use already, in a request of the same account.
             let first = board::sign(&challenge, asked, uri, "d1", "pw-d1", 1);
             let to = if asked == "INVITE" { "nobody" } else { "d1" };
-            let request = board.request(asked, &board::uri("nobody"), DOOR, "d1", to, &format!("{answer}: {first}\r\n"));
-            board.receive(DOOR, &request);
+            let request = board.request(asked, &board::uri("nobody"), at, "d1", to, &format!("{answer}: {first}\r\n"));
+            board.receive(at, &request);
             sign(&challenge, "pw-d1")
         }
     };
@@ -93,7 +94,7 @@ fn outside_a_dialog_only_the_right_password_has_an_effect() {
             let what = format!("{method} with {proof:?}");
             let mut board = Board::new();
             let uri = board::uri(if method == "REGISTER" { "" } else { "room" });
-            let header = prove(&mut board, proof, method, &uri);
+            let header = prove(&mut board, DOOR, proof, method, &uri);
             let (status, counter) = outside(method, proof);
             let (before, held) = (board.count(counter), board.board.sizes());
             let to = if method == "REGISTER" { "d1" } else { "room" };
@@ -115,10 +116,10 @@ fn outside_a_dialog_only_the_right_password_has_an_effect() {
 }
 
 /// A door rings its phone, and somebody has something to prove.
-fn ringing(proof: Proof, method: &str) -> (Board, Mark, String) {
+fn ringing(at: SocketAddr, proof: Proof, method: &str) -> (Board, Mark, String) {
     let mut board = Board::new();
     // The digest-uri is not compared, and a stale nonce is older than any ring.
-    let header = prove(&mut board, proof, method, &board::uri("room"));
+    let header = prove(&mut board, at, proof, method, &board::uri("room"));
     board.register(PHONE, "p1");
     let mark = board.ring();
     (board, mark, header)
@@ -129,7 +130,7 @@ fn inside_a_dialog_the_legs_own_flow_needs_no_password_and_a_wrong_one_does_no_h
     for method in METHODS {
         let mut told = Vec::new();
         for proof in PROOFS {
-            let (mut board, mark, header) = ringing(proof, method);
+            let (mut board, mark, header) = ringing(DOOR, proof, method);
             let request = board.in_dialog(method, &mark, DOOR, &header);
             let effects = board.receive(DOOR, &request);
             let status = board::status(&effects, DOOR);
@@ -150,7 +151,7 @@ fn inside_a_dialog_another_flow_has_to_prove_that_the_leg_is_its_own() {
     for method in METHODS {
         for proof in PROOFS {
             let what = format!("{method} with {proof:?}");
-            let (mut board, mark, header) = ringing(proof, method);
+            let (mut board, mark, header) = ringing(STRANGER, proof, method);
             let challenge = if method == "REGISTER" { 401 } else { 407 };
             let wanted = match (method, proof) {
                 ("ACK", _) => 0,
@@ -179,7 +180,7 @@ fn inside_a_dialog_another_flow_has_to_prove_that_the_leg_is_its_own() {
 
 #[test]
 fn somebody_elses_right_password_is_not_the_legs() {
-    let (mut board, mark, _) = ringing(Proof::None, "BYE");
+    let (mut board, mark, _) = ringing(OTHER, Proof::None, "BYE");
     for from in ["d1", "p2"] {
         let challenge = board.challenge(OTHER, "INVITE");
         let signed = board::sign(&challenge, "BYE", &mark.uri, "p2", "pw-p2", 1);

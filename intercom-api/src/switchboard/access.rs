@@ -17,19 +17,26 @@ impl Switchboard {
         };
         let unix_ms = self.unix_ms(now).unsigned_abs();
         let credentials = request.headers(answer).filter_map(Credentials::parse).find(|c| c.realm == self.realm);
+        let flow = self.endpoint.source(tx)?;
+        let source = source(flow.remote.ip());
+        self.challenger.ask(source);
         let Some(credentials) = credentials else {
             let header = self.challenger.challenge(unix_ms, false);
             self.count("challenged");
             self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
             return None;
         };
-        let flow = self.endpoint.source(tx)?;
-        let source = source(flow.remote.ip());
-        // The phone that holds the binding is not kept out by somebody who forges its address.
+        // The phone that holds the binding is not kept out by somebody who guesses behind the same NAT.
         let at_home = self.location.get(&credentials.username).is_some_and(|binding| binding.flow == flow);
         if !at_home && self.guard.bans.is_banned(now, source, &credentials.username) {
             self.count("banned");
             self.endpoint.respond_stateless(tx, 403, &Headers::new(), &mut self.sip);
+            return None;
+        }
+        if self.challenger.was_for_another(&credentials.nonce, source) {
+            self.count("nonce_from_elsewhere");
+            let header = self.challenger.challenge(unix_ms, true);
+            self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
             return None;
         }
         let found = self.directory.account(credentials.username.as_str()).cloned();

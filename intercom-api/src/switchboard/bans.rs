@@ -3,8 +3,9 @@
 //!
 //! The key is source *and* account: a phone with a mistyped password does not lock out the building behind the same NAT, and
 //! a guesser elsewhere does not lock out the phone. While the ban lasts the answer is the one a wrong password gets, without
-//! the work of checking it, so a guesser does not learn that he is not heard. Only a fresh nonce counts (D-12): who replays
-//! old captures or never saw a challenge of ours is not guessing.
+//! the work of checking it, so a guesser does not learn that he is not heard. Only a fresh nonce counts (D-12), and a nonce
+//! serves only the source that was given it: who replays old captures is not guessing, and who forges addresses cannot make
+//! others pay for his guesses, because he never sees the challenges they get.
 
 use crate::model::Number;
 use sip_core::timers::Timers;
