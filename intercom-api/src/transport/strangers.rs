@@ -42,3 +42,20 @@ impl Strangers {
         self.lost
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sip_core::flow::Transport;
+
+    #[test]
+    fn a_flood_overflows_and_the_oldest_are_served() {
+        let mut strangers = Strangers::default();
+        for port in 0..MOST as u16 + 10 {
+            let (local, remote) = (([127, 0, 0, 1], 6050).into(), ([127, 0, 0, 2], port).into());
+            strangers.put((Flow { transport: Transport::Udp, local, remote }, Bytes::from_static(b"flood")));
+        }
+        assert_eq!(strangers.lost(), 10);
+        assert_eq!(strangers.take().map(|(flow, _)| flow.remote.port()), Some(0));
+    }
+}
