@@ -83,6 +83,7 @@ fn outside(method: &str, proof: Proof) -> (u16, &'static str) {
         "CANCEL" => (481, "cancel_without_invite"),
         "BYE" | "INFO" | "UPDATE" | "PRACK" => (481, "no_dialog"),
         "OPTIONS" => (200, ""),
+        "DANCE" => (501, "unknown_method"),
         _ => (405, "method_not_allowed"),
     }
 }

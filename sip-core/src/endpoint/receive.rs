@@ -90,7 +90,7 @@ impl Endpoint {
             self.count("cseq_out_of_order");
             return self.respond(now, tx, 500, &Headers::new(), None, out);
         }
-        if request.method() == Some(&Method::Invite) && !leg.established {
+        if request.method() == Some(&Method::Invite) && !leg.established && leg.dialog.flow == flow {
             // §14.2: the first INVITE has no final answer yet, theirs (500) or ours (491).
             let code = if leg.ours { 491 } else { 500 };
             self.count("invite_inside_invite");
