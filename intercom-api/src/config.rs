@@ -3,6 +3,7 @@
 //! TOML, then environment `DOORLINE_<SECTION>__<KEY>` (lists comma-separated), which wins. An unknown key or variable is an
 //! error: a misspelt setting must not silently be the default. A key is here when something honours it.
 
+use crate::switchboard::limits::SOURCE_RATE;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +38,7 @@ pub struct Sip {
     pub domains: Vec<String>,
     pub realm: String,
     pub public_host: String,
+    pub source_rate: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -97,7 +99,13 @@ impl Default for Top {
 
 impl Default for Sip {
     fn default() -> Sip {
-        Sip { udp: vec!["0.0.0.0:6050".into()], domains: Vec::new(), realm: "doorline".into(), public_host: String::new() }
+        Sip {
+            udp: vec!["0.0.0.0:6050".into()],
+            domains: Vec::new(),
+            realm: "doorline".into(),
+            public_host: String::new(),
+            source_rate: SOURCE_RATE,
+        }
     }
 }
 
@@ -133,6 +141,11 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("sip", "domains", "Request-URI hosts that are ours beside our addresses and sip.public_host; others get 404"),
     ("sip", "realm", "digest realm; passwords do not depend on it"),
     ("sip", "public_host", "host written in Contact and Via and returned as sipHost; empty: the address a device reached us at"),
+    (
+        "sip",
+        "source_rate",
+        "datagrams per second of one address that has not signed in; five times that at once; 0: no limit, for phones that all come from one proxy",
+    ),
     ("media", "bind_ip", "address of the RTP sockets"),
     ("media", "public_ip", "address written in SDP; empty: bind_ip, or the address a device reached us at"),
     ("media", "ports", "RTP on the even ports of this range, RTCP on the next one; a ringing phone with video takes four"),

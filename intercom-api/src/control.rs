@@ -2,6 +2,9 @@
 
 use crate::live::CallId;
 use crate::model::DirectoryChange;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the HTTP side may ask of the Switchboard.
@@ -10,12 +13,43 @@ pub enum Order {
     /// One API write; answered after it is applied, so that a REGISTER right after the reply succeeds (D-30).
     Apply(Vec<DirectoryChange>),
     HangUp(CallId),
+    /// Everything counted; read only when somebody looks.
+    Numbers,
+    /// Bans in force.
+    Bans,
+    /// Lifts one.
+    Unban {
+        source: IpAddr,
+        account: String,
+    },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Done,
     NotFound,
+    Numbers(Box<Numbers>),
+    Bans(Vec<BanView>),
+}
+
+/// What `/metrics` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Everything refused, dropped or given up since the start, by name.
+    pub events: BTreeMap<&'static str, u64>,
+    /// What is held now.
+    pub gauges: Vec<(&'static str, usize)>,
+}
+
+/// One ban, for `GET /v1/bans`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BanView {
+    pub source: IpAddr,
+    pub account: String,
+    /// Milliseconds since 1970.
+    pub until_ms: i64,
+    /// Wrong passwords so far.
+    pub failures: u32,
 }
 
 /// The SIP thread is gone or does not keep up.

@@ -5,19 +5,20 @@
 
 #![allow(clippy::disallowed_methods)] // a shell: owns the clock, the thread and its tasks
 
-use crate::control::OrderReceiver;
+use crate::control::{Answer, Numbers, OrderReceiver};
 use crate::flight::{self, FlightRecorder};
 use crate::live::{CallId, CallView, Live};
 use crate::record::Record;
 use crate::switchboard::Switchboard;
+use crate::switchboard::limits::Sender;
+use crate::transport::strangers::{Datagram, Strangers};
 use crate::transport::udp::Udp;
 use crate::turn::{Effect, Publication};
-use bytes::Bytes;
 use media::command::{Command, Event, SessionId, WorkerId};
-use sip_core::flow::Flow;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,6 +28,10 @@ const DATAGRAM_QUEUE: usize = 8192;
 pub const MEDIA_QUEUE: usize = 4096;
 /// Datagrams handled before deadlines, media and orders get their turn again.
 const BUDGET: usize = 64;
+/// The same for strangers, who never wait for all others to be served: every phone is one until it has registered.
+const STRANGERS_BUDGET: usize = 16;
+/// Datagrams sorted into known and strange in one turn.
+const SORTED: usize = 1024;
 /// How long after its end a call's datagrams are awaited for its flight record, and how many ended calls may wait.
 const AFTERMATH: Duration = Duration::from_secs(2);
 const LANDING: usize = 256;
@@ -62,6 +67,7 @@ impl Driver {
         }
         let mut shell = Shell {
             udp,
+            strangers: Strangers::default(),
             send_media,
             live,
             records,
@@ -87,12 +93,20 @@ impl Driver {
                 }
                 Some((order, reply)) = orders.recv() => {
                     now = Instant::now();
-                    let answer = switchboard.command(now, order, &mut shell.effects);
+                    let mut answer = switchboard.command(now, order, &mut shell.effects);
+                    if let Answer::Numbers(numbers) = &mut answer {
+                        shell.add_numbers(numbers);
+                    }
                     let _ = reply.send(answer);
                 }
-                Some((flow, bytes)) = datagrams.recv() => {
+                Some(datagram) = datagrams.recv() => {
                     now = Instant::now();
-                    receive(now, &mut switchboard, (flow, bytes), &mut datagrams, &mut shell);
+                    shell.sort(now, &mut switchboard, datagram, &mut datagrams);
+                    shell.serve_strangers(now, &mut switchboard);
+                }
+                () = std::future::ready(()), if !shell.strangers.is_empty() => {
+                    now = Instant::now();
+                    shell.serve_strangers(now, &mut switchboard);
                 }
                 Ok(patience) = &mut drain, if draining.is_none() => {
                     now = Instant::now();
@@ -115,27 +129,6 @@ impl Driver {
     }
 }
 
-/// Handles one datagram and what else already waits, up to the budget.
-fn receive(
-    now: Instant,
-    switchboard: &mut Switchboard,
-    first: (Flow, Bytes),
-    queue: &mut mpsc::Receiver<(Flow, Bytes)>,
-    shell: &mut Shell,
-) {
-    let mut next = Some(first);
-    for _ in 0..BUDGET {
-        let Some((flow, bytes)) = next else { return };
-        shell.recorder.datagram(now, true, flow, bytes.clone());
-        switchboard.receive(now, flow, bytes, &mut shell.effects);
-        next = queue.try_recv().ok();
-    }
-    if let Some((flow, bytes)) = next {
-        shell.recorder.datagram(now, true, flow, bytes.clone());
-        switchboard.receive(now, flow, bytes, &mut shell.effects);
-    }
-}
-
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -146,6 +139,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 /// The hands of the driver.
 struct Shell {
     udp: Vec<Udp>,
+    strangers: Strangers,
     send_media: SendMedia,
     live: Arc<Live>,
     records: mpsc::UnboundedSender<Record>,
@@ -158,6 +152,38 @@ struct Shell {
 }
 
 impl Shell {
+    /// Handles the datagrams of those we know, up to the budget; the others wait in their own queue.
+    fn sort(&mut self, now: Instant, switchboard: &mut Switchboard, first: Datagram, queue: &mut mpsc::Receiver<Datagram>) {
+        let (mut next, mut handled) = (Some(first), 0);
+        for sorted in 1..=SORTED {
+            let Some(datagram) = next else { return };
+            match switchboard.admit(now, &datagram.0) {
+                Some(Sender::Known) => {
+                    handled += 1;
+                    self.serve(now, switchboard, datagram);
+                }
+                Some(Sender::Stranger) => self.strangers.put(datagram),
+                None => {}
+            }
+            if sorted == SORTED || handled == BUDGET {
+                return;
+            }
+            next = queue.try_recv().ok();
+        }
+    }
+
+    fn serve_strangers(&mut self, now: Instant, switchboard: &mut Switchboard) {
+        for _ in 0..STRANGERS_BUDGET {
+            let Some(datagram) = self.strangers.take() else { return };
+            self.serve(now, switchboard, datagram);
+        }
+    }
+
+    fn serve(&mut self, now: Instant, switchboard: &mut Switchboard, (flow, bytes): Datagram) {
+        self.recorder.datagram(now, true, flow, bytes.clone());
+        switchboard.serve(now, flow, bytes, &mut self.effects);
+    }
+
     /// Does everything the switchboard wants, including what follows from a media worker that could not take a command.
     fn perform(&mut self, now: Instant, switchboard: &mut Switchboard) {
         let mut refused: Vec<SessionId> = Vec::new();
@@ -184,6 +210,13 @@ impl Shell {
                 return;
             }
         }
+    }
+
+    /// What the transports count.
+    fn add_numbers(&self, numbers: &mut Numbers) {
+        let lost = self.udp.iter().map(|socket| socket.lost.load(Ordering::Relaxed)).sum();
+        numbers.events.insert("udp_lost", lost);
+        numbers.events.insert("stranger_queue_full", self.strangers.lost());
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -215,6 +248,9 @@ impl Shell {
             Publication::Unregistered { account } => {
                 tracing::info!(account, "unregistered");
                 self.live.registrations.remove(&account);
+            }
+            Publication::RingsTooOften { door } => {
+                tracing::warn!(door, "this door rings too often: a stuck button, or somebody uses its account");
             }
             Publication::Record(record) => {
                 tracing::info!(

@@ -70,6 +70,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         talk_limit: Duration::from_secs(config.talk.limit_s),
         ringback: config.ring.tone != "none",
         unlock_while_ringing: config.unlock.while_ringing,
+        source_rate: config.sip.source_rate,
     };
     let parts = Parts {
         settings,

@@ -3,14 +3,16 @@
 use crate::live::{CallView, RegistrationView};
 use crate::model::Number;
 use crate::record::Record;
+use crate::switchboard::limits::SOURCE_RATE;
 use crate::unlock::Lock;
-use media::command::{Command, LegId as MediaLeg, SessionId, WorkerId};
+use media::command::{Command, LegId as MediaLeg, LegPlan, SessionId, WorkerId};
 use media::ports::PortStock;
 use sip_core::endpoint::{Endpoint, LegId, Out};
+use sip_core::target::check;
 use sip_core::timers::Timers;
 use sip_core::transaction::Transmit;
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// What the Switchboard wants done, in order. The driver does it; a test reads it.
@@ -30,6 +32,10 @@ pub enum Publication {
     },
     /// The call as it is now; `state: ended` comes twice when counters come late.
     Call(Box<CallView>),
+    /// This door rings more often than any visitor does: a stuck button, or a stolen door account.
+    RingsTooOften {
+        door: String,
+    },
     /// An entry of the record; the driver has it written.
     Record(Box<Record>),
 }
@@ -47,6 +53,8 @@ pub struct Settings {
     pub ringback: bool,
     /// May a phone open the door before anybody answered (D-23)?
     pub unlock_while_ringing: bool,
+    /// Datagrams per second of one source that has not signed; 0: no limit.
+    pub source_rate: u32,
 }
 
 impl Default for Settings {
@@ -58,6 +66,7 @@ impl Default for Settings {
             talk_limit: Duration::from_secs(300),
             ringback: true,
             unlock_while_ringing: true,
+            source_rate: SOURCE_RATE,
         }
     }
 }
@@ -115,8 +124,29 @@ impl Turn<'_> {
         *self.counters.entry(name).or_default() += 1;
     }
 
-    pub fn media(&mut self, worker: WorkerId, command: Command) {
+    pub fn media(&mut self, worker: WorkerId, mut command: Command) {
+        if let Command::Open { anchor: plan, .. } | Command::Put { leg: plan, .. } = &mut command {
+            self.guard_targets(plan);
+        }
         self.effects.push(Effect::Media { worker, command });
+    }
+
+    /// Media is never sent to an address that nobody may name. The leg lives on: a phone that writes a useless address into its
+    /// SDP but sends from where it is gets its media there (D-17).
+    fn guard_targets(&mut self, plan: &mut LegPlan) {
+        let Some(flow) = self.endpoint.leg_flow(LegId(plan.leg.0)) else { return };
+        let here = flow.local.ip();
+        let media_ip = self.settings.media_ip.unwrap_or(here);
+        let ports: &PortStock = self.ports;
+        let is_ours = |a: SocketAddr| a == flow.local || ((a.ip() == media_ip || a.ip() == here) && ports.has(a.port()));
+        for stream in plan.audio.iter_mut().chain(&mut plan.video) {
+            for target in [&mut stream.remote, &mut stream.remote_rtcp] {
+                if let Some(Err(bad)) = target.map(|target| check(target, here, is_ours)) {
+                    *target = None;
+                    *self.counters.entry(bad.name()).or_default() += 1;
+                }
+            }
+        }
     }
 
     pub fn publish(&mut self, publication: Publication) {

@@ -3,9 +3,12 @@
 
 use fixtures::server::Server;
 use serde_json::{Value, json};
+use sip_core::digest::Challenge;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 fn server(ip: &str) -> Server {
     Server::start(Path::new(env!("CARGO_BIN_EXE_doorline")), ip, "10000-10099", &[("SIP__PUBLIC_HOST", "sip.example.com")])
@@ -209,4 +212,83 @@ fn strangers_and_nonsense_get_a_clear_4xx() {
     assert!(request("PUT", "/v1/accounts", &right, b"").starts_with("HTTP/1.1 405"));
     assert!(request("GET", "/v1/calls?colour=red", &right, b"").starts_with("HTTP/1.1 400"));
     assert!(request("DELETE", "/v1/calls/none", &right, b"").starts_with("HTTP/1.1 404"));
+}
+
+/// A GET by hand: what comes back, head and all.
+fn get(api: SocketAddr, path: &str, head: &str) -> String {
+    let mut stream = TcpStream::connect(api).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n").as_bytes()).unwrap();
+    let mut reply = Vec::new();
+    let _ = stream.read_to_end(&mut reply);
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+/// Registers by hand with some password, and says how it was answered.
+fn try_password(server: &Server, phone: &UdpSocket, number: &str, password: &str) -> String {
+    let (uri, local) = (format!("sip:{}", server.sip.ip()), phone.local_addr().unwrap());
+    let ask = |step: u32, more: &str| {
+        static SENT: AtomicU32 = AtomicU32::new(0);
+        let branch = format!("try{}", SENT.fetch_add(1, Ordering::Relaxed));
+        let text = format!(
+            "REGISTER {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{branch};rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:{number}@x>;tag=1\r\nTo: <sip:{number}@x>\r\nCall-ID: {branch}\r\nCSeq: {step} REGISTER\r\n\
+             Contact: <sip:{number}@{local}>\r\n{more}Content-Length: 0\r\n\r\n"
+        );
+        phone.send_to(text.as_bytes(), server.sip).unwrap();
+        let mut buffer = [0; 4096];
+        let length = phone.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let challenged = ask(1, "");
+    let challenge = challenged.lines().find_map(|line| line.strip_prefix("WWW-Authenticate: ")).expect("a challenge");
+    let answer = Challenge::parse(challenge).unwrap().answer("REGISTER", &uri, number, password, "c", 1);
+    ask(2, &format!("Authorization: {answer}\r\n"))[8..11].to_owned()
+}
+
+#[test]
+fn bans_are_shown_and_lifted_and_everything_is_counted() {
+    let server = server("127.0.0.94");
+    server.provision(&[("101", 0)], "room", &["101"]);
+    let phone = UdpSocket::bind("127.0.0.95:0").unwrap();
+    phone.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for _ in 0..5 {
+        assert_eq!(try_password(&server, &phone, "101", "guess"), "403");
+    }
+    // Each further guess is a longer ban: long enough to look at it.
+    for _ in 0..2 {
+        while server.api("GET", "/v1/bans", None) != json!([]) {
+            std::thread::yield_now();
+        }
+        assert_eq!(try_password(&server, &phone, "101", "guess"), "403");
+    }
+    let bans = server.api("GET", "/v1/bans", None);
+    assert_eq!((&bans[0]["source"], &bans[0]["account"], &bans[0]["failures"]), (&json!("127.0.0.95"), &json!("101"), &json!(7)));
+    assert!(bans[0]["until_ms"].as_i64() > Some(1_700_000_000_000));
+    assert_eq!(try_password(&server, &phone, "101", "pw-101"), "403", "not even the right one is heard");
+
+    let metrics = get(server.api, "/metrics", "");
+    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("text/plain; version=0.0.4"), "open on loopback: {metrics}");
+    for line in [
+        "doorline_bans 1",
+        "doorline_registrations 0",
+        "doorline_free_ports 50",
+        "doorline_sip_events_total{name=\"wrong_credentials\"} 7",
+        "doorline_sip_events_total{name=\"banned\"} 1",
+        "doorline_sip_events_total{name=\"stranger_queue_full\"} 0",
+        "doorline_sip_events_total{name=\"udp_lost\"} 0",
+    ] {
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line}: {metrics}");
+    }
+    assert!(get(server.api, "/metrics", "X-Forwarded-For: 192.0.2.1\r\n").starts_with("HTTP/1.1 401"), "passed on by a proxy");
+    assert!(get(server.api, "/v1/bans", "").starts_with("HTTP/1.1 401"));
+
+    let lift = |query: &str| server.try_api("DELETE", &format!("/v1/bans{query}"), None).unwrap().0;
+    assert_eq!(lift("?source=127.0.0.95"), 400);
+    assert_eq!(lift("?source=somewhere&account=101"), 400);
+    assert_eq!(lift("?source=127.0.0.95&account=102"), 404);
+    assert_eq!(lift("?source=127.0.0.95&account=101"), 204);
+    assert_eq!(server.api("GET", "/v1/bans", None), json!([]));
+    assert_eq!(try_password(&server, &phone, "101", "pw-101"), "200");
+    assert!(get(server.api, "/metrics", "").contains("\ndoorline_registrations 1\n"));
 }

@@ -92,6 +92,11 @@ impl PortStock {
         }
     }
 
+    /// Is it the RTP or RTCP port of a pair, free or not?
+    pub fn has(&self, port: u16) -> bool {
+        self.pairs.iter().any(|pair| pair.port == port || pair.port + 1 == port)
+    }
+
     pub fn free(&self) -> usize {
         self.free.iter().map(VecDeque::len).sum()
     }

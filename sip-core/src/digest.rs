@@ -14,6 +14,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -116,6 +118,9 @@ pub struct Challenger {
     max_used: usize,
     /// The newest nonce pushed out of `used`; it and all older ones not in there are [`Stale::Forgotten`].
     forgotten: Option<Nonce>,
+    /// Who asks now, in short: the upper half of the counter of every nonce.
+    asker: u16,
+    asker_key: [u8; 16],
 }
 
 /// The readable part of a nonce: ordered by age.
@@ -140,8 +145,11 @@ impl Challenger {
         // HMAC pads short keys with zeros itself (RFC 2104 §2); padded here, the length is right by type.
         let mut block = [0; 64];
         block[..32].copy_from_slice(&key);
+        let mac = Hmac::<Sha256>::new(&block.into());
+        let mut asker_key = [0; 16];
+        asker_key.copy_from_slice(&mac.clone().chain_update(b"s").finalize().into_bytes()[..16]);
         Challenger {
-            mac: Hmac::new(&block.into()),
+            mac,
             realm: realm.to_owned(),
             algorithm,
             latest_unix_ms: 0,
@@ -149,7 +157,29 @@ impl Challenger {
             used: BTreeMap::new(),
             max_used: MAX_NONCES,
             forgotten: None,
+            asker: 0,
+            asker_key,
         }
+    }
+
+    /// Nonces of the next challenges are for this source.
+    pub fn ask(&mut self, source: IpAddr) {
+        self.asker = self.short(source);
+    }
+
+    /// Was a nonce for another source? Then its answer is none of whoever asked: with the nonce of one address guesses could be
+    /// made in the name of another, where somebody else would pay for them. `false` for what is no nonce of ours at all.
+    pub fn was_for_another(&self, nonce: &str, source: IpAddr) -> bool {
+        let bytes: Option<[u8; 24]> = BASE64_URL_SAFE_NO_PAD.decode(nonce).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.is_some_and(|bytes| bytes[6..8] != self.short(source).to_be_bytes())
+    }
+
+    /// A keyed hash, and a quick one: it is made for every datagram of a flood. Sixteen bits are enough, because nobody who does
+    /// not receive our answers there can try them out.
+    fn short(&self, source: IpAddr) -> u16 {
+        let mut hash = DefaultHasher::new();
+        (self.asker_key, source).hash(&mut hash);
+        hash.finish() as u16
     }
 
     /// The value of a WWW-Authenticate or Proxy-Authenticate header, with a new nonce.
@@ -205,11 +235,12 @@ impl Challenger {
         Verdict::Ok
     }
 
-    /// 48 bits of time, 32 of counter, 112 of MAC: 32 characters.
+    /// 48 bits of time, 16 of who asked, 16 of counter, 112 of MAC: 32 characters.
     fn write_nonce(&self, nonce: Nonce) -> String {
+        let counter = u32::from(self.asker) << 16 | nonce.counter & 0xffff;
         let mut bytes = [0; 24];
         bytes[..6].copy_from_slice(&nonce.unix_ms.to_be_bytes()[2..]);
-        bytes[6..10].copy_from_slice(&nonce.counter.to_be_bytes());
+        bytes[6..10].copy_from_slice(&counter.to_be_bytes());
         let proof = self.mac_of(b'n', &bytes[..10]);
         bytes[10..].copy_from_slice(&proof[..14]);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)

@@ -11,22 +11,22 @@ pub struct Timers<K> {
     at: HashMap<K, Instant>,
 }
 
-impl<K: Copy + Ord + Hash> Default for Timers<K> {
+impl<K: Clone + Ord + Hash> Default for Timers<K> {
     fn default() -> Timers<K> {
         Timers { order: BTreeSet::new(), at: HashMap::new() }
     }
 }
 
-impl<K: Copy + Ord + Hash> Timers<K> {
+impl<K: Clone + Ord + Hash> Timers<K> {
     /// Sets, moves or (`None`) clears the deadline of a key.
     pub fn set(&mut self, key: K, deadline: Option<Instant>) {
         match deadline {
             Some(at) => {
-                if let Some(old) = self.at.insert(key, at) {
+                if let Some(old) = self.at.insert(key.clone(), at) {
                     if old == at {
                         return;
                     }
-                    self.order.remove(&(old, key));
+                    self.order.remove(&(old, key.clone()));
                 }
                 self.order.insert((at, key));
             }
@@ -38,6 +38,11 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         }
     }
 
+    /// The deadline of a key.
+    pub fn get(&self, key: &K) -> Option<Instant> {
+        self.at.get(key).copied()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)
@@ -45,11 +50,15 @@ impl<K: Copy + Ord + Hash> Timers<K> {
 
     /// Takes the earliest key that is due at `now`.
     pub fn pop(&mut self, now: Instant) -> Option<K> {
-        let &(at, key) = self.order.first()?;
-        if at > now {
+        if self.order.first()?.0 > now {
             return None;
         }
-        self.order.pop_first();
+        self.pop_first()
+    }
+
+    /// Takes the earliest key, due or not: what a full table gives up first.
+    pub fn pop_first(&mut self) -> Option<K> {
+        let (_, key) = self.order.pop_first()?;
         self.at.remove(&key);
         Some(key)
     }

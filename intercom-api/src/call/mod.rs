@@ -221,6 +221,11 @@ impl Call {
         &self.ring.caller
     }
 
+    /// Whose leg it is.
+    pub fn account(&self, leg: LegId) -> Option<&Number> {
+        if leg == self.door_leg { Some(&self.ring.caller) } else { self.members.get(&leg).map(|member| &member.account) }
+    }
+
     /// Everybody this call is for.
     pub fn accounts(&self) -> &[Number] {
         &self.ring.accounts

@@ -37,7 +37,7 @@ pub async fn call(State(state): State<ApiState>, Path(id): Path<String>) -> Resu
 pub async fn hang_up(State(state): State<ApiState>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     match state.control.order(Order::HangUp(CallId(id))).await {
         Ok(Answer::Done) => Ok(StatusCode::NO_CONTENT),
-        Ok(Answer::NotFound) => Err(Problem::new(StatusCode::NOT_FOUND, "no such running call")),
+        Ok(_) => Err(Problem::new(StatusCode::NOT_FOUND, "no such running call")),
         Err(error) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
     }
 }

@@ -1,5 +1,6 @@
-//! Who is asking? Digest (D-11, D-12), the account behind it, and what a stranger is told (D-15).
+//! Who is asking? Digest (D-11, D-12), the account behind it, what guessing costs, and what a stranger is told (D-15).
 
+use super::limits::source;
 use super::*;
 use crate::model::Account;
 use sip_core::digest::{Credentials, Verdict};
@@ -16,12 +17,28 @@ impl Switchboard {
         };
         let unix_ms = self.unix_ms(now).unsigned_abs();
         let credentials = request.headers(answer).filter_map(Credentials::parse).find(|c| c.realm == self.realm);
+        let flow = self.endpoint.source(tx)?;
+        let source = source(flow.remote.ip());
+        self.challenger.ask(source);
         let Some(credentials) = credentials else {
             let header = self.challenger.challenge(unix_ms, false);
             self.count("challenged");
             self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
             return None;
         };
+        // The phone that holds the binding is not kept out by somebody who guesses behind the same NAT.
+        let at_home = self.location.get(&credentials.username).is_some_and(|binding| binding.flow == flow);
+        if !at_home && self.guard.bans.is_banned(now, source, &credentials.username) {
+            self.count("banned");
+            self.endpoint.respond_stateless(tx, 403, &Headers::new(), &mut self.sip);
+            return None;
+        }
+        if self.challenger.was_for_another(&credentials.nonce, source) {
+            self.count("nonce_from_elsewhere");
+            let header = self.challenger.challenge(unix_ms, true);
+            self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+            return None;
+        }
         let found = self.directory.account(credentials.username.as_str()).cloned();
         let from_user = request.from().and_then(|from| Uri::parse(from.uri)?.user_decoded().map(|user| user.into_owned()));
         let own_name = from_user.as_deref() == Some(credentials.username.as_str());
@@ -30,7 +47,11 @@ impl Switchboard {
         let (call_id, cseq) = (request.call_id().unwrap_or_default(), request.cseq().map_or(0, |cseq| cseq.number));
         let method = request.method().map_or("", Method::as_str);
         match self.challenger.check(unix_ms, method, &credentials, password, call_id, cseq) {
-            Verdict::Ok if own_name && right_account => found,
+            Verdict::Ok if own_name && right_account => {
+                self.guard.bans.forget(source, &credentials.username);
+                self.guard.meet(now, flow.remote);
+                found
+            }
             Verdict::Ok => {
                 self.count("from_is_not_the_account");
                 self.endpoint.respond_stateless(tx, 403, &Headers::new(), &mut self.sip);
@@ -50,6 +71,9 @@ impl Switchboard {
             }
             Verdict::Wrong => {
                 self.count("wrong_credentials");
+                if self.guard.bans.wrong(now, source, &credentials.username) {
+                    self.count("ban_imposed");
+                }
                 self.endpoint.respond_stateless(tx, 403, &Headers::new(), &mut self.sip);
                 None
             }

@@ -4,18 +4,21 @@
 //! locks, nothing polled: the driver is the only user outside of tests.
 
 mod access;
+pub mod bans;
+pub mod limits;
 mod register;
 mod ring;
 mod route;
 
 use crate::call::Call;
-use crate::control::{Answer, Order};
+use crate::control::{Answer, BanView, Numbers, Order};
 use crate::directory::{Applied, Directory};
 use crate::live::CallId;
 use crate::model::{DirectoryChange, Number};
 use crate::turn::{CallTimer, Effect, Publication, Settings, Turn};
 use crate::unlock::Lock;
 use bytes::Bytes;
+use limits::{Guard, Sender};
 use media::command::{self, SessionId};
 use media::ports::PortStock;
 use sip_core::digest::{Algorithm, Challenger};
@@ -31,6 +34,14 @@ use std::time::Instant;
 
 /// Methods we serve: what `Allow` says.
 pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REGISTER";
+
+/// Bindings at once: one per account, so a town's worth of accounts, at no more than 1 KiB each. An account that is not bound
+/// yet gets 503 beyond.
+pub const MAX_BINDINGS: usize = 250_000;
+/// Calls at once, ended ones that wait for their last counters included: more than ports could carry. Beyond: 503.
+pub const MAX_CALLS: usize = 20_000;
+/// Seconds after which one who met a full table may try again.
+pub const RETRY_AFTER_S: u32 = 5;
 
 /// What a Switchboard is made of; everything random or read from a clock is handed in.
 pub struct Parts {
@@ -59,6 +70,7 @@ pub struct Switchboard {
     directory: Directory,
     location: Location,
     ports: PortStock,
+    guard: Guard,
     calls: BTreeMap<SessionId, Call>,
     sessions: HashMap<LegId, SessionId>,
     /// The running call of a caller (D-07).
@@ -83,6 +95,7 @@ impl Switchboard {
             allow: ALLOW,
         };
         Switchboard {
+            guard: Guard::new(parts.settings.source_rate),
             settings: parts.settings,
             challenger: Challenger::new(parts.nonce_key, &parts.realm, Algorithm::Md5),
             realm: parts.realm,
@@ -106,8 +119,27 @@ impl Switchboard {
         }
     }
 
-    /// One datagram.
+    /// One datagram, from its arrival to its consequences.
     pub fn receive(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Vec<Effect>) {
+        if self.admit(now, &flow).is_some() {
+            self.serve(now, flow, datagram, out);
+        }
+    }
+
+    /// The first half: a datagram has come, whose is it? `None`: it is not looked at. Cheap, so that the driver can sort what a
+    /// flood brings faster than it comes.
+    pub fn admit(&mut self, now: Instant, flow: &Flow) -> Option<Sender> {
+        match self.guard.admit(now, flow.remote) {
+            Ok(sender) => Some(sender),
+            Err(limited) => {
+                self.count(limited.name());
+                None
+            }
+        }
+    }
+
+    /// The second half, for what was admitted.
+    pub fn serve(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Vec<Effect>) {
         self.endpoint.receive(now, flow, datagram, &mut self.sip);
         self.pump(now, out);
     }
@@ -145,6 +177,15 @@ impl Switchboard {
                 Answer::Done
             }
             Order::HangUp(id) => self.hang_up(now, &id, out),
+            Order::Numbers => Answer::Numbers(Box::new(self.numbers(now))),
+            Order::Bans => Answer::Bans(self.guard.bans.list(now).map(|ban| self.ban_view(&ban)).collect()),
+            Order::Unban { source, account } => {
+                if self.guard.bans.forget(limits::source(source), &account) {
+                    Answer::Done
+                } else {
+                    Answer::NotFound
+                }
+            }
         }
     }
 
@@ -208,6 +249,33 @@ impl Switchboard {
         (servers, clients, legs, self.calls.len())
     }
 
+    /// What `/metrics` shows.
+    fn numbers(&self, now: Instant) -> Numbers {
+        let (servers, clients, legs, _) = self.sizes();
+        let (buckets, known) = self.guard.sizes();
+        let gauges = vec![
+            ("registrations", self.location.len()),
+            ("calls_running", self.running_calls()),
+            ("transactions_in", servers),
+            ("transactions_out", clients),
+            ("legs", legs),
+            ("bans", self.guard.bans.list(now).count()),
+            ("buckets", buckets),
+            ("known_addresses", known),
+            ("free_ports", self.free_ports()),
+        ];
+        Numbers { events: self.counters(), gauges }
+    }
+
+    fn ban_view(&self, ban: &bans::Ban) -> BanView {
+        BanView {
+            source: ban.source,
+            account: ban.account.to_string(),
+            until_ms: self.unix_ms(ban.until),
+            failures: ban.failures,
+        }
+    }
+
     /// Port pairs nobody uses.
     pub fn free_ports(&self) -> usize {
         self.ports.free()
@@ -239,11 +307,16 @@ impl Switchboard {
     fn change_location(&mut self, now: Instant, change: Change, out: &mut Vec<Effect>) {
         match change {
             Change::Bind(binding) => {
+                // Also one that was restored and has signed nothing since (D-10).
+                self.guard.meet(now, binding.flow.remote);
                 self.location.apply(Change::Bind(binding.clone()));
                 out.push(Effect::Publish(Publication::Registered(self.registration(&binding))));
                 self.member_appeared(now, &binding, out);
             }
             Change::Unbind { account, why } => {
+                if let Some(binding) = self.location.get(&account) {
+                    self.guard.forget(binding.flow.remote);
+                }
                 self.location.apply(Change::Unbind { account: account.clone(), why });
                 out.push(Effect::Publish(Publication::Unregistered { account: account.to_string() }));
             }
@@ -298,8 +371,10 @@ impl Switchboard {
         match event {
             Event::Request { tx, request, flow } => self.request(now, tx, request, flow, out),
             Event::LegRequest { leg, tx, request, flow, same_flow } => {
-                if !same_flow && self.authenticate(now, tx, &request, None).is_none() {
-                    // Challenged or refused (D-13).
+                // From elsewhere only whose leg it is, and who proves it, is served (D-13); else it has been challenged or refused.
+                let owner =
+                    self.sessions.get(&leg).and_then(|session| self.calls.get(session)).and_then(|call| call.account(leg));
+                if !same_flow && self.authenticate(now, tx, &request, owner.map(ToString::to_string).as_deref()).is_none() {
                     return;
                 }
                 let _ = flow;
@@ -372,6 +447,13 @@ impl Switchboard {
 
     fn count(&mut self, name: &'static str) {
         *self.counters.entry(name).or_default() += 1;
+    }
+
+    /// 503: a table is full. Stateless, because the next one would be the transactions'.
+    fn table_full(&mut self, tx: TxId, name: &'static str) {
+        self.count(name);
+        let headers = vec![("Retry-After", RETRY_AFTER_S.to_string())];
+        self.endpoint.respond_stateless(tx, 503, &headers, &mut self.sip);
     }
 
     fn refuse(&mut self, now: Instant, tx: TxId, code: u16, name: &'static str) {

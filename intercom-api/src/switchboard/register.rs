@@ -13,6 +13,12 @@ impl Switchboard {
         };
         let Some(account) = self.authenticate(now, tx, request, Some(&account)) else { return };
         let number = account.number.as_str();
+        if let Some(bad) = self.bad_contact(request, &flow) {
+            return self.refuse(now, tx, 403, bad);
+        }
+        if self.location.len() >= MAX_BINDINGS && self.location.get(number).is_none() {
+            return self.table_full(tx, "table_full_bindings");
+        }
         let mut headers: Headers = vec![("Date", http_date(self.unix_ms(now)))];
         match register(now, request, flow, number, self.location.get(number), self.limits) {
             Registered::Ok { change, contact } => {

@@ -20,6 +20,9 @@ impl Switchboard {
         if !self.speaks_sdp(now, tx, request) {
             return;
         }
+        if let Some(bad) = self.bad_contact(request, &flow) {
+            return self.refuse(now, tx, 403, bad);
+        }
         let Some(uri) = request.request_uri().and_then(Uri::parse) else { return };
         let Some(dialled) = uri.user_decoded().map(|user| user.into_owned()) else {
             return self.refuse(now, tx, 484, "nothing_dialled");
@@ -27,6 +30,14 @@ impl Switchboard {
         let Some((group, accounts)) = self.resolve(&account, &dialled) else {
             return self.refuse(now, tx, 404, "unknown_number");
         };
+        if account.kind == AccountType::Door
+            && let Err(tell) = self.guard.ring(now, &account.number)
+        {
+            return self.rings_too_often(now, tx, &account.number, tell, out);
+        }
+        if self.calls.len() >= MAX_CALLS {
+            return self.table_full(tx, "table_full_calls");
+        }
         // D-07: a door that calls again has rebooted or given up; its old call is over. An app has one call at a time.
         if let Some(&old) = self.callers.get(&account.number) {
             let reason = if account.kind == AccountType::Door { "door called again" } else { "caller called again" };
@@ -70,6 +81,15 @@ impl Switchboard {
             return false;
         }
         true
+    }
+
+    fn rings_too_often(&mut self, now: Instant, tx: TxId, door: &Number, tell: bool, out: &mut Vec<Effect>) {
+        self.count("door_rings_too_often");
+        let headers = vec![("Retry-After", Guard::ring_again_s().to_string())];
+        self.endpoint.respond(now, tx, 480, &headers, None, &mut self.sip);
+        if tell {
+            out.push(Effect::Publish(Publication::RingsTooOften { door: door.to_string() }));
+        }
     }
 
     fn ring_members(&mut self, now: Instant, call: Call, out: &mut Vec<Effect>) {

@@ -1,7 +1,9 @@
 //! Requests outside a dialog: whose they are, and the names of what is refused.
 
 use super::*;
-use sip_core::message::{Name, Uri, split_list};
+use sip_core::message::{Name, NameAddr, Uri, split_list};
+use sip_core::target::{BadTarget, check_uri};
+use std::net::SocketAddr;
 
 impl Switchboard {
     pub(super) fn request(&mut self, now: Instant, tx: TxId, request: Message, flow: Flow, out: &mut Vec<Effect>) {
@@ -35,6 +37,14 @@ impl Switchboard {
         }
         self.count("bad_extension");
         self.endpoint.respond_stateless(tx, 420, &vec![("Unsupported", required.join(", "))], &mut self.sip);
+    }
+
+    /// The name of a Contact that nobody may be sent to, if there is one. For requests that have been signed.
+    pub(super) fn bad_contact(&self, request: &Message, flow: &Flow) -> Option<&'static str> {
+        let here = flow.local.ip();
+        let is_ours = |a: SocketAddr| a == flow.local || (a.ip() == here && self.ports.has(a.port()));
+        let contacts = request.headers(Name::Contact).flat_map(split_list).filter_map(NameAddr::parse);
+        contacts.into_iter().find_map(|contact| check_uri(contact.uri, here, is_ours).err()).map(BadTarget::name)
     }
 
     /// A small answer that costs no memory (D-15).

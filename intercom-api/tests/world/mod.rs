@@ -233,6 +233,7 @@ impl World {
                 Effect::Publish(Publication::Registered(view)) => {
                     self.registered.insert(view.account, view.contact);
                 }
+                Effect::Publish(Publication::RingsTooOften { door }) => self.note(format!("{door} rings too often")),
                 Effect::Publish(Publication::Record(record)) => self.records.push(*record),
                 Effect::Publish(Publication::Unregistered { account }) => {
                     self.registered.remove(&account);

@@ -8,6 +8,7 @@
 //! A **leg** is one INVITE and the dialog it makes. After [`Endpoint::end`] the user has forgotten the
 //! leg: no event of it follows, the endpoint ends it properly.
 
+mod capacity;
 mod legs;
 mod receive;
 mod send;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
+pub use capacity::Capacity;
 pub use legs::Invite;
 use legs::Leg;
 pub use send::Lone;
@@ -39,6 +41,9 @@ pub type Headers = Vec<(&'static str, String)>;
 
 /// A body and its content type.
 pub type Body<'a> = Option<(&'a str, &'a [u8])>;
+
+/// Bytes by which an answer to a stranger may be longer than his request (D-15).
+const MAX_GROWTH: usize = 300;
 
 /// What the user of an endpoint hears.
 #[derive(Clone, Debug)]
@@ -133,6 +138,8 @@ pub struct Endpoint {
     leg_ids: HashMap<String, LegId>,
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
+    /// How much it may hold.
+    pub capacity: Capacity,
 }
 
 impl Endpoint {
@@ -149,6 +156,7 @@ impl Endpoint {
             leg_ids: HashMap::new(),
             timers: Timers::default(),
             counters: BTreeMap::new(),
+            capacity: Capacity::default(),
         }
     }
 
@@ -180,6 +188,11 @@ impl Endpoint {
                 Timer::Leg(id) => self.leg_timeout(now, id, out),
             }
         }
+    }
+
+    /// Where an open request came from.
+    pub fn source(&self, tx: TxId) -> Option<Flow> {
+        self.servers.get(&tx).map(|(_, server, _)| server.flow)
     }
 
     /// Answers a request. A 2xx to a (re-)INVITE of a leg is repeated until its ACK. An answered or unknown transaction is
@@ -222,7 +235,16 @@ impl Endpoint {
         let Some((_, server, _)) = self.servers.get(&tx) else { return };
         let (request, flow) = (server.request.clone(), server.flow);
         self.drop_server(tx);
-        let bytes = respond(&request, flow.remote, code, Some(&self.stateless_tag(&request))).headers(headers).finish();
+        self.answer_once(&request, flow, code, headers, out);
+    }
+
+    /// An answer without a transaction. One that would be much larger than its request is not given over UDP: the source may be
+    /// forged, and an amplifier is worth more to whoever forges it than an answer to anybody else (D-15).
+    fn answer_once(&mut self, request: &Message, flow: Flow, code: u16, headers: &Headers, out: &mut Out) {
+        let bytes = respond(request, flow.remote, code, Some(&self.stateless_tag(request))).headers(headers).finish();
+        if !flow.transport.is_reliable() && bytes.len() > request.bytes().len() + MAX_GROWTH {
+            return self.count("answer_too_large");
+        }
         out.transmits.push(Transmit { flow, bytes });
     }
 

@@ -33,8 +33,7 @@ impl Endpoint {
         };
         if answerable && message.method().is_some_and(|m| *m != Method::Ack) {
             let code = if fault == Fault::Version { 505 } else { 400 };
-            let bytes = respond(message, flow.remote, code, Some(&self.stateless_tag(message))).finish();
-            out.transmits.push(Transmit { flow, bytes });
+            self.answer_once(message, flow, code, &Headers::new(), out);
         }
     }
 
@@ -53,6 +52,11 @@ impl Endpoint {
         }
         if ack {
             return self.receive_ack(now, &request, out);
+        }
+        if let Some(full) = self.full_for(&request) {
+            self.count(full);
+            let headers = vec![("Retry-After", capacity::RETRY_AFTER_S.to_string())];
+            return self.answer_once(&request, flow, 503, &headers, out);
         }
         let tx = TxId(self.id());
         self.server_ids.insert(key.clone(), tx);
@@ -77,7 +81,8 @@ impl Endpoint {
     fn receive_in_dialog(&mut self, now: Instant, tx: TxId, flow: Flow, tag: String, request: Message, out: &mut Out) {
         let Some(id) = self.leg_of(&request, &tag) else {
             self.count("no_such_dialog");
-            return self.respond(now, tx, 481, &Headers::new(), None, out);
+            // Anybody can invent a dialog: this costs no memory and is not repeated (D-15).
+            return self.respond_stateless(tx, 481, &Headers::new(), out);
         };
         let number = request.cseq().map_or(0, |cseq| cseq.number);
         let Some(leg) = self.legs.get_mut(&id) else { return };
@@ -85,7 +90,7 @@ impl Endpoint {
             self.count("cseq_out_of_order");
             return self.respond(now, tx, 500, &Headers::new(), None, out);
         }
-        if request.method() == Some(&Method::Invite) && !leg.established {
+        if request.method() == Some(&Method::Invite) && !leg.established && leg.dialog.flow == flow {
             // §14.2: the first INVITE has no final answer yet, theirs (500) or ours (491).
             let code = if leg.ours { 491 } else { 500 };
             self.count("invite_inside_invite");
@@ -121,7 +126,7 @@ impl Endpoint {
         let found = invite.and_then(|invite| Some((invite, self.servers.get(&invite)?)));
         let Some((invite, (_, server, leg))) = found.filter(|(_, (_, server, _))| server.flow == flow) else {
             self.count("cancel_without_invite");
-            return self.respond(now, tx, 481, &Headers::new(), None, out);
+            return self.respond_stateless(tx, 481, &Headers::new(), out);
         };
         let (open, leg) = (server.is_open(), *leg);
         self.respond(now, tx, 200, &Headers::new(), None, out);
