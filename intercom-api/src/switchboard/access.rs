@@ -17,9 +17,8 @@ impl Switchboard {
         let unix_ms = self.unix_ms(now).unsigned_abs();
         let credentials = request.headers(answer).filter_map(Credentials::parse).find(|c| c.realm == self.realm);
         let Some(credentials) = credentials else {
-            let header = self.challenger.challenge(unix_ms, false);
             self.count("challenged");
-            self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+            self.challenge(tx, code, challenge, unix_ms, false);
             return None;
         };
         let found = self.directory.account(credentials.username.as_str()).cloned();
@@ -38,14 +37,12 @@ impl Switchboard {
             }
             Verdict::Unusable(why) => {
                 self.count(why.name());
-                let header = self.challenger.challenge(unix_ms, false);
-                self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+                self.challenge(tx, code, challenge, unix_ms, false);
                 None
             }
             Verdict::Stale(why) => {
                 self.count(why.name());
-                let header = self.challenger.challenge(unix_ms, true);
-                self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+                self.challenge(tx, code, challenge, unix_ms, true);
                 None
             }
             Verdict::Wrong => {
@@ -54,6 +51,12 @@ impl Switchboard {
                 None
             }
         }
+    }
+
+    fn challenge(&mut self, tx: TxId, code: u16, name: &'static str, unix_ms: u64, stale: bool) {
+        let values = self.challenger.challenge(unix_ms, stale);
+        let headers = values.into_iter().map(|value| (name, value)).collect();
+        self.endpoint.respond_stateless(tx, code, &headers, &mut self.sip);
     }
 
     /// Is the host of a Request-URI ours (D-15)?
