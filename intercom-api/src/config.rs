@@ -37,6 +37,9 @@ pub struct Sip {
     pub domains: Vec<String>,
     pub realm: String,
     pub public_host: String,
+    pub sha256: bool,
+    /// 0: off.
+    pub ping_s: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -97,7 +100,14 @@ impl Default for Top {
 
 impl Default for Sip {
     fn default() -> Sip {
-        Sip { udp: vec!["0.0.0.0:6050".into()], domains: Vec::new(), realm: "doorline".into(), public_host: String::new() }
+        Sip {
+            udp: vec!["0.0.0.0:6050".into()],
+            domains: Vec::new(),
+            realm: "doorline".into(),
+            public_host: String::new(),
+            sha256: false,
+            ping_s: 0,
+        }
     }
 }
 
@@ -133,6 +143,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("sip", "domains", "Request-URI hosts that are ours beside our addresses and sip.public_host; others get 404"),
     ("sip", "realm", "digest realm; passwords do not depend on it"),
     ("sip", "public_host", "host written in Contact and Via and returned as sipHost; empty: the address a device reached us at"),
+    ("sip", "sha256", "offer SHA-256 before MD5; some old phones do not register when it comes first"),
+    ("sip", "ping_s", "ask UDP phones that were silent for so many seconds whether they are there (15-3600); 0: do not ask"),
     ("media", "bind_ip", "address of the RTP sockets"),
     ("media", "public_ip", "address written in SDP; empty: bind_ip, or the address a device reached us at"),
     ("media", "ports", "RTP on the even ports of this range, RTCP on the next one; a ringing phone with video takes four"),
@@ -290,6 +302,9 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
         if host.contains(|c: char| c.is_whitespace() || "<>\"@;,/".contains(c)) {
             wrong("sip", key, format!("`{host}` is not a host name or address"));
         }
+    }
+    if config.sip.ping_s != 0 && !(15..=3600).contains(&config.sip.ping_s) {
+        wrong("sip", "ping_s", format!("{} is not 0 or within 15-3600", config.sip.ping_s));
     }
     if config.media.bind_ip.parse::<IpAddr>().is_err() {
         wrong("media", "bind_ip", format!("`{}` is not an IP address", config.media.bind_ip));

@@ -1,16 +1,18 @@
 //! One turn of the Switchboard: what a call may touch while it reacts, and the [`Effect`]s that leave.
 
-use crate::live::{CallView, RegistrationView};
+use crate::live::{CallView, Kept, Registration};
 use crate::model::Number;
 use crate::record::Record;
 use crate::unlock::Lock;
 use media::command::{Command, LegId as MediaLeg, SessionId, WorkerId};
 use media::ports::PortStock;
 use sip_core::endpoint::{Endpoint, LegId, Out};
+use sip_core::location::Unbound;
 use sip_core::timers::Timers;
 use sip_core::transaction::Transmit;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What the Switchboard wants done, in order. The driver does it; a test reads it.
@@ -24,9 +26,19 @@ pub enum Effect {
 /// A change of the read model.
 #[derive(Clone, Debug)]
 pub enum Publication {
-    Registered(RegistrationView),
+    Registered {
+        registration: Registration,
+        /// Only the expiry moved on.
+        refresh: bool,
+    },
     Unregistered {
-        account: String,
+        account: Arc<str>,
+        why: Unbound,
+    },
+    /// What the store keeps of an account's binding from now on; `None`: nothing (D-10).
+    Keep {
+        account: Arc<str>,
+        kept: Option<Kept>,
     },
     /// The call as it is now; `state: ended` comes twice when counters come late.
     Call(Box<CallView>),
@@ -47,6 +59,10 @@ pub struct Settings {
     pub ringback: bool,
     /// May a phone open the door before anybody answered (D-23)?
     pub unlock_while_ringing: bool,
+    /// Is SHA-256 offered before MD5 (D-11)?
+    pub sha256: bool,
+    /// UDP phones silent for so long are asked whether they are there; `None`: nobody is.
+    pub ping: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -58,6 +74,8 @@ impl Default for Settings {
             talk_limit: Duration::from_secs(300),
             ringback: true,
             unlock_while_ringing: true,
+            sha256: false,
+            ping: None,
         }
     }
 }
