@@ -59,6 +59,7 @@ pub struct Rival {
 
 /// The only ways a location changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // lives for one turn, on the stack
 pub enum Change {
     Bind(Binding),
     Unbind { account: Arc<str>, why: Unbound },

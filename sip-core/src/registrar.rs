@@ -66,7 +66,7 @@ pub fn flow_timer_s(transport: Transport) -> u32 {
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // lives for one turn, on the stack
 pub enum Registered {
-    /// 200. `contact` is the value of its Contact header, and the seconds granted: what the account is reachable at
+    /// 200 with `contact`: the value of its Contact header and the seconds granted, what the account is reachable at
     /// afterwards.
     Ok { change: Option<Change>, contact: Option<(String, u32)>, outbound: bool },
     /// 423 with `Min-Expires`.
