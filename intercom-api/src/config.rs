@@ -143,7 +143,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("sip", "domains", "Request-URI hosts that are ours beside our addresses and sip.public_host; others get 404"),
     ("sip", "realm", "digest realm; passwords do not depend on it"),
     ("sip", "public_host", "host written in Contact and Via and returned as sipHost; empty: the address a device reached us at"),
-    ("sip", "sha256", "offer SHA-256 before MD5; some old phones do not register when it comes first"),
+    ("sip", "sha256", "offer SHA-256 before MD5; old phones (baresip 1.0) do not register when it comes first"),
     ("sip", "ping_s", "ask UDP phones that were silent for so many seconds whether they are there (15-3600); 0: do not ask"),
     ("media", "bind_ip", "address of the RTP sockets"),
     ("media", "public_ip", "address written in SDP; empty: bind_ip, or the address a device reached us at"),

@@ -402,7 +402,7 @@ fn a_silent_phone_is_asked_twice_and_then_gone() {
     assert!(server.gone.is_empty(), "the first unanswered question may be the router's fault");
     server.wait(30);
     assert_eq!(server.gone, [("101".to_owned(), Unbound::FlowDead)]);
-    assert_eq!(server.count("binding_flow_dead"), 1);
+    assert_eq!(server.count("binding_silent"), 1);
 
     // The other one was asked meanwhile, and answers something.
     let asked =

@@ -481,7 +481,8 @@ impl Challenge {
 impl Algorithm {
     /// What every phone knows (D-11).
     pub const MD5: &'static [Algorithm] = &[Algorithm::Md5];
-    /// Best first (RFC 8760 §2.3). Old phones fail when something unknown comes first, so this is a choice of the operator.
+    /// Best first (RFC 8760 §2.3). A choice of the operator, because old phones fail when something unknown comes first:
+    /// baresip 1.0 does not register at all.
     pub const SHA256_AND_MD5: &'static [Algorithm] = &[Algorithm::Sha256, Algorithm::Md5];
 
     pub fn name(self) -> &'static str {

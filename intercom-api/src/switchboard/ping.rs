@@ -126,6 +126,7 @@ impl Switchboard {
 
     pub(super) fn pinged(&mut self, now: Instant, tx: TxId, answered: bool, out: &mut Vec<Effect>) {
         for account in self.pings.ended(now, tx, answered) {
+            self.count("binding_silent");
             self.change_location(now, Change::Unbind { account, why: Unbound::FlowDead }, out);
         }
     }

@@ -126,9 +126,6 @@ impl Switchboard {
                     return;
                 };
                 self.pings.forget(&old);
-                if why == Unbound::FlowDead {
-                    self.count("binding_flow_dead");
-                }
                 out.push(Effect::Publish(Publication::Unregistered { account: account.clone(), why }));
                 self.erase(&old, out);
                 let reason = match why {
