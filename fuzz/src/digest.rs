@@ -5,7 +5,7 @@ use sip_core::digest::{Algorithm, Challenge, Challenger, Credentials, Verdict};
 pub fn run(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Some(credentials) = Credentials::parse(&text) {
-        let mut server = Challenger::new([9; 32], &credentials.realm, Algorithm::Md5);
+        let mut server = Challenger::new([9; 32], &credentials.realm, Algorithm::SHA256_AND_MD5);
         let verdict = server.check(1_790_000_000_000, "REGISTER", &credentials, Some("secret"), "call", 1);
         assert_ne!(verdict, Verdict::Ok, "{text}");
     }

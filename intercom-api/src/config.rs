@@ -39,6 +39,9 @@ pub struct Sip {
     pub realm: String,
     pub public_host: String,
     pub source_rate: u32,
+    pub sha256: bool,
+    /// 0: off.
+    pub ping_s: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -105,6 +108,8 @@ impl Default for Sip {
             realm: "doorline".into(),
             public_host: String::new(),
             source_rate: SOURCE_RATE,
+            sha256: false,
+            ping_s: 0,
         }
     }
 }
@@ -146,6 +151,8 @@ const KEYS: &[(&str, &str, &str)] = &[
         "source_rate",
         "datagrams per second of one address that has not signed in; five times that at once; 0: no limit, for phones that all come from one proxy",
     ),
+    ("sip", "sha256", "offer SHA-256 before MD5; old phones (baresip 1.0) do not register when it comes first"),
+    ("sip", "ping_s", "ask UDP phones that were silent for so many seconds whether they are there (15-3600); 0: do not ask"),
     ("media", "bind_ip", "address of the RTP sockets"),
     ("media", "public_ip", "address written in SDP; empty: bind_ip, or the address a device reached us at"),
     ("media", "ports", "RTP on the even ports of this range, RTCP on the next one; a ringing phone with video takes four"),
@@ -303,6 +310,9 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
         if host.contains(|c: char| c.is_whitespace() || "<>\"@;,/".contains(c)) {
             wrong("sip", key, format!("`{host}` is not a host name or address"));
         }
+    }
+    if config.sip.ping_s != 0 && !(15..=3600).contains(&config.sip.ping_s) {
+        wrong("sip", "ping_s", format!("{} is not 0 or within 15-3600", config.sip.ping_s));
     }
     if config.media.bind_ip.parse::<IpAddr>().is_err() {
         wrong("media", "bind_ip", format!("`{}` is not an IP address", config.media.bind_ip));

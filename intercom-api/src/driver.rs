@@ -7,6 +7,7 @@
 
 use crate::control::{Answer, Numbers, OrderReceiver};
 use crate::flight::{self, FlightRecorder};
+use crate::keeper::Keeper;
 use crate::live::{CallId, CallView, Live};
 use crate::record::Record;
 use crate::switchboard::Switchboard;
@@ -49,6 +50,8 @@ pub struct Driver {
     pub media_events: mpsc::Receiver<Event>,
     pub send_media: SendMedia,
     pub live: Arc<Live>,
+    /// Where bindings wait to be written.
+    pub keeper: Arc<Keeper>,
     /// Where entries of the record go to be written.
     pub records: mpsc::UnboundedSender<Record>,
     /// Where calls that ended badly are written down.
@@ -60,7 +63,8 @@ pub struct Driver {
 impl Driver {
     /// Runs until drained. Needs a tokio runtime on its own thread.
     pub async fn run(self) {
-        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, records, flights, mut drain } = self;
+        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, keeper, records, flights, mut drain } =
+            self;
         let (queue, mut datagrams) = mpsc::channel(DATAGRAM_QUEUE);
         for socket in &udp {
             tokio::spawn(socket.clone().read(queue.clone()));
@@ -70,6 +74,7 @@ impl Driver {
             strangers: Strangers::default(),
             send_media,
             live,
+            keeper,
             records,
             recorder: FlightRecorder::default(),
             flights,
@@ -142,6 +147,7 @@ struct Shell {
     strangers: Strangers,
     send_media: SendMedia,
     live: Arc<Live>,
+    keeper: Arc<Keeper>,
     records: mpsc::UnboundedSender<Record>,
     recorder: FlightRecorder,
     flights: PathBuf,
@@ -241,17 +247,24 @@ impl Shell {
 
     fn publish(&mut self, now: Instant, publication: Publication) {
         match publication {
-            Publication::Registered(view) => {
-                tracing::info!(account = view.account, contact = view.contact, flow = view.flow, "registered");
-                self.live.registrations.insert(view.account.clone(), view);
+            Publication::Registered { registration, refresh } => {
+                let binding = &registration.binding;
+                let (account, contact) = (&*binding.account, &*binding.contact_uri);
+                if refresh {
+                    tracing::debug!(account, "registered again");
+                } else {
+                    tracing::info!(account, contact, flow = %binding.flow, contested = binding.contested, "registered");
+                }
+                self.live.registrations.insert(binding.account.clone(), registration);
             }
-            Publication::Unregistered { account } => {
-                tracing::info!(account, "unregistered");
+            Publication::Unregistered { account, why } => {
+                tracing::info!(account = &*account, ?why, "unregistered");
                 self.live.registrations.remove(&account);
             }
             Publication::RingsTooOften { door } => {
                 tracing::warn!(door, "this door rings too often: a stuck button, or somebody uses its account");
             }
+            Publication::Keep { account, kept } => self.keeper.keep(account, kept),
             Publication::Record(record) => {
                 tracing::info!(
                     account = record.account,

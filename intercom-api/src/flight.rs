@@ -56,6 +56,8 @@ const ORDINARY: &[&str] = &[
     "busy with an ended ring",
     "hung up",
     "registered elsewhere",
+    "password changed",
+    "account removed",
 ];
 
 struct Datagram {

@@ -8,6 +8,7 @@ pub mod directory;
 pub mod driver;
 pub mod flight;
 pub mod http;
+pub mod keeper;
 pub mod live;
 pub mod model;
 pub mod record;

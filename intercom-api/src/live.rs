@@ -3,8 +3,10 @@
 
 use dashmap::DashMap;
 use serde::Serialize;
+use sip_core::location::Binding;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Public id of a call, in URLs: unpredictable, unique over restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -17,17 +19,69 @@ impl fmt::Display for CallId {
     }
 }
 
-/// One registered contact, for `GET /v1/registrations`.
+/// One registered contact. The binding is Location's own, not a copy: an idle phone costs less than a KiB.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    pub binding: Arc<Binding>,
+    /// Milliseconds since 1970.
+    pub registered_ms: i64,
+    pub expires_ms: i64,
+}
+
+/// A registration that is to survive a restart (D-10).
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub registration: Registration,
+    /// Proof of the password it was made with: a binding made with a former one is void (spec sip.md §1.2).
+    pub made_with: i64,
+}
+
+/// The same after the restart.
+#[derive(Clone, Debug)]
+pub struct Restorable {
+    pub binding: Binding,
+    pub made_with: i64,
+}
+
+/// The same as `GET /v1/registrations` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RegistrationView {
     pub account: String,
     pub contact: String,
     /// `udp:local>remote`.
     pub flow: String,
+    /// The proxies in front of it (RFC 3327).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// It keeps its flow alive by itself (RFC 5626).
+    pub outbound: bool,
     pub user_agent: String,
+    /// How often a phone that had lost the account took it back within 10 minutes: two phones know its password.
+    pub contested: u32,
     /// Milliseconds since 1970.
     pub registered_ms: i64,
     pub expires_ms: i64,
+}
+
+impl From<&Registration> for RegistrationView {
+    fn from(registration: &Registration) -> RegistrationView {
+        let binding = &registration.binding;
+        let text = |text: &Option<Box<str>>| text.as_ref().map(ToString::to_string);
+        RegistrationView {
+            account: binding.account.to_string(),
+            contact: binding.contact_uri.to_string(),
+            flow: binding.flow.to_string(),
+            path: text(&binding.path),
+            instance: text(&binding.instance),
+            outbound: binding.reg_id.is_some(),
+            user_agent: text(&binding.user_agent).unwrap_or_default(),
+            contested: binding.contested,
+            registered_ms: registration.registered_ms,
+            expires_ms: registration.expires_ms,
+        }
+    }
 }
 
 /// One call or view, for `GET /v1/calls` and `GET /v1/calls/{id}`.
@@ -111,5 +165,5 @@ pub struct Live {
     /// Running calls and the latest ended ones (the driver bounds them).
     pub calls: DashMap<CallId, CallView>,
     /// By account number.
-    pub registrations: DashMap<String, RegistrationView>,
+    pub registrations: DashMap<Arc<str>, Registration>,
 }

@@ -19,6 +19,11 @@ impl Number {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The same text, not a copy of it.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
 }
 
 impl Borrow<str> for Number {

@@ -7,6 +7,7 @@ use crate::control::Control;
 use crate::directory::Directory;
 use crate::driver::{Driver, MEDIA_QUEUE};
 use crate::http::{self, ApiState};
+use crate::keeper::{Keeper, Rows};
 use crate::live::Live;
 use crate::record::Record;
 use crate::store::Store;
@@ -71,7 +72,10 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         ringback: config.ring.tone != "none",
         unlock_while_ringing: config.unlock.while_ringing,
         source_rate: config.sip.source_rate,
+        sha256: config.sip.sha256,
+        ping: (config.sip.ping_s > 0).then(|| Duration::from_secs(config.sip.ping_s)),
     };
+    let epoch = (Instant::now(), i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?);
     let parts = Parts {
         settings,
         realm: config.sip.realm.clone(),
@@ -80,7 +84,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         ports: PortStock::new(bound.pairs),
         seed: random()?,
         nonce_key: key(&config.top.data_dir.join("nonce.key"))?,
-        epoch: (Instant::now(), i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?),
+        epoch,
     };
     let (records, mut unwritten) = mpsc::unbounded_channel::<Record>();
     let recorder = store.clone();
@@ -93,15 +97,34 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     });
     let (control, orders) = Control::new();
     let live = Arc::new(Live::default());
+    let keeper = Arc::new(Keeper::default());
+    let mut switchboard = Switchboard::new(parts);
+    // D-10: who was reachable is reachable again, before anybody can ask.
+    let (mut rows, mut ours) = (Rows::default(), Vec::new());
+    for (row, former) in store.bindings(epoch).await.context("the database")? {
+        rows.put(former.binding.account.clone(), row);
+        if udp.iter().any(|socket| socket.owns(former.binding.flow.local)) {
+            ours.push(former);
+        } else {
+            keeper.keep(former.binding.account, None);
+        }
+    }
+    for registration in switchboard.restore(epoch.0, ours) {
+        live.registrations.insert(registration.binding.account.clone(), registration);
+    }
+    tracing::info!(bindings = live.registrations.len(), "registrations restored");
+    let (stop_keeping, keeping_stopped) = oneshot::channel();
+    let keeping = tokio::spawn(keeper.clone().run(store.clone(), rows, keeping_stopped));
     let (drain, drained) = oneshot::channel();
     let (finished, done) = oneshot::channel();
     let driver = Driver {
-        switchboard: Switchboard::new(parts),
+        switchboard,
         udp,
         orders,
         media_events: media_inbox,
         send_media: Box::new(move |worker, command| pool.send(worker, command).is_ok()),
         live: live.clone(),
+        keeper,
         records,
         flights: config.top.data_dir.join("flights"),
         drain: drained,
@@ -137,6 +160,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     draining.store(true, Ordering::Relaxed);
     let _ = drain.send(Duration::from_secs(config.top.drain_s));
     let _ = done.await;
+    let _ = stop_keeping.send(());
+    keeping.await?;
     let _ = stop_http.send(());
     http.await??;
     Ok(())

@@ -1,6 +1,6 @@
 //! One turn of the Switchboard: what a call may touch while it reacts, and the [`Effect`]s that leave.
 
-use crate::live::{CallView, RegistrationView};
+use crate::live::{CallView, Kept, Registration};
 use crate::model::Number;
 use crate::record::Record;
 use crate::switchboard::limits::SOURCE_RATE;
@@ -8,11 +8,13 @@ use crate::unlock::Lock;
 use media::command::{Command, LegId as MediaLeg, LegPlan, SessionId, WorkerId};
 use media::ports::PortStock;
 use sip_core::endpoint::{Endpoint, LegId, Out};
+use sip_core::location::Unbound;
 use sip_core::target::check;
 use sip_core::timers::Timers;
 use sip_core::transaction::Transmit;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What the Switchboard wants done, in order. The driver does it; a test reads it.
@@ -26,9 +28,19 @@ pub enum Effect {
 /// A change of the read model.
 #[derive(Clone, Debug)]
 pub enum Publication {
-    Registered(RegistrationView),
+    Registered {
+        registration: Registration,
+        /// Only the expiry moved on.
+        refresh: bool,
+    },
     Unregistered {
-        account: String,
+        account: Arc<str>,
+        why: Unbound,
+    },
+    /// What the store keeps of an account's binding from now on; `None`: nothing (D-10).
+    Keep {
+        account: Arc<str>,
+        kept: Option<Kept>,
     },
     /// The call as it is now; `state: ended` comes twice when counters come late.
     Call(Box<CallView>),
@@ -55,6 +67,10 @@ pub struct Settings {
     pub unlock_while_ringing: bool,
     /// Datagrams per second of one source that has not signed; 0: no limit.
     pub source_rate: u32,
+    /// Is SHA-256 offered before MD5 (D-11)?
+    pub sha256: bool,
+    /// UDP phones silent for so long are asked whether they are there; `None`: nobody is.
+    pub ping: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -67,6 +83,8 @@ impl Default for Settings {
             ringback: true,
             unlock_while_ringing: true,
             source_rate: SOURCE_RATE,
+            sha256: false,
+            ping: None,
         }
     }
 }

@@ -56,6 +56,11 @@ fn every_phone_sees_the_visitor_before_anyone_answers() {
     let mut app2 = start("app2", PHONE_B, &b_rtp, "early", 700, None);
     let mut door = start("door1", DOOR, &door_rtp, "manual", 1000, Some(&picture.display));
 
+    let registered = server.api("GET", "/v1/registrations", None);
+    let by_outbound =
+        registered.as_array().is_some_and(|all| all.len() == 3 && all.iter().all(|phone| phone["outbound"] == true));
+    assert!(by_outbound, "they ask for outbound, and get it: {registered:#}");
+
     door.command("dial", &format!("sip:101@{}", server.sip.ip()));
     let mut call = serde_json::Value::Null;
     let packets = |leg: &serde_json::Value, direction: &str| leg["video"][direction].as_u64().unwrap_or(0);

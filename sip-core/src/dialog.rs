@@ -86,7 +86,7 @@ impl Dialog {
     /// Begins a request with a given CSeq number: ACK and CANCEL repeat the INVITE's (§13.2.2.4, §9.1).
     pub fn request_as(&self, method: &Method, cseq: u32, branch: &str) -> Writer {
         let to_tag = if self.remote.tag.is_empty() { String::new() } else { format!(";tag={}", self.remote.tag) };
-        let (uri, routes) = self.route();
+        let (uri, routes) = route(&self.target, &self.routes);
         let mut writer = Writer::request(method, uri)
             .header("Via", format_args!("SIP/2.0/{} {};branch={branch};rport", self.flow.transport.via_name(), self.sent_by))
             .header("Max-Forwards", 70);
@@ -99,18 +99,18 @@ impl Dialog {
             .header("Call-ID", &self.call_id)
             .header("CSeq", format_args!("{cseq} {method}"))
     }
+}
 
-    /// Request-URI and Route lines (§12.2.1.1). A strict router takes the Request-URI's place.
-    fn route(&self) -> (&str, Vec<String>) {
-        let Some(first) = self.routes.first() else { return (&self.target, Vec::new()) };
-        let first_uri = NameAddr::parse(first).map_or(self.target.as_str(), |route| route.uri);
-        if Uri::parse(first_uri).is_some_and(|uri| uri.param("lr").is_some()) {
-            return (&self.target, self.routes.clone());
-        }
-        let mut rest = self.routes[1..].to_vec();
-        rest.push(format!("<{}>", self.target));
-        (first_uri, rest)
+/// Request-URI and Route lines (§12.2.1.1). A strict router takes the Request-URI's place.
+pub(crate) fn route<'a>(target: &'a str, routes: &'a [String]) -> (&'a str, Vec<String>) {
+    let Some(first) = routes.first() else { return (target, Vec::new()) };
+    let first_uri = NameAddr::parse(first).map_or(target, |route| route.uri);
+    if Uri::parse(first_uri).is_some_and(|uri| uri.param("lr").is_some()) {
+        return (target, routes.to_vec());
     }
+    let mut rest = routes[1..].to_vec();
+    rest.push(format!("<{target}>"));
+    (first_uri, rest)
 }
 
 /// The proxies that want to stay on the way (§12.1); what is no address leads nowhere.

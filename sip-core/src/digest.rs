@@ -109,7 +109,7 @@ pub enum Unusable {
 pub struct Challenger {
     mac: Hmac<Sha256>,
     realm: String,
-    algorithm: Algorithm,
+    algorithms: &'static [Algorithm],
     /// The highest time seen. A clock set back stands still here: otherwise new nonces would be older than forgotten ones.
     latest_unix_ms: u64,
     /// Makes two nonces of one millisecond differ.
@@ -139,9 +139,9 @@ enum Use {
 }
 
 impl Challenger {
-    /// `key` must stay the same across restarts, else running nonces become [`Stale::Unknown`] (harmless). `algorithm`
-    /// is the only one offered and accepted; MD5 by default (D-11).
-    pub fn new(key: [u8; 32], realm: &str, algorithm: Algorithm) -> Challenger {
+    /// `key` must stay the same across restarts, else running nonces become [`Stale::Unknown`] (harmless). `algorithms`
+    /// are those offered, in that order, and accepted: [`Algorithm::MD5`] by default (D-11).
+    pub fn new(key: [u8; 32], realm: &str, algorithms: &'static [Algorithm]) -> Challenger {
         // HMAC pads short keys with zeros itself (RFC 2104 §2); padded here, the length is right by type.
         let mut block = [0; 64];
         block[..32].copy_from_slice(&key);
@@ -151,7 +151,7 @@ impl Challenger {
         Challenger {
             mac,
             realm: realm.to_owned(),
-            algorithm,
+            algorithms,
             latest_unix_ms: 0,
             minted: 0,
             used: BTreeMap::new(),
@@ -182,14 +182,18 @@ impl Challenger {
         hash.finish() as u16
     }
 
-    /// The value of a WWW-Authenticate or Proxy-Authenticate header, with a new nonce.
-    pub fn challenge(&mut self, now_unix_ms: u64, stale: bool) -> String {
+    /// The values of the WWW-Authenticate or Proxy-Authenticate headers, one per algorithm (RFC 8760 §2.3), with one new
+    /// nonce: the client answers one of them.
+    pub fn challenge(&mut self, now_unix_ms: u64, stale: bool) -> Vec<String> {
         self.latest_unix_ms = self.latest_unix_ms.max(now_unix_ms);
         self.minted = self.minted.wrapping_add(1);
         let nonce = self.write_nonce(Nonce { unix_ms: self.latest_unix_ms, counter: self.minted });
-        let (realm, algorithm) = (quoted(&self.realm), self.algorithm.name());
+        let realm = quoted(&self.realm);
         let stale = if stale { ", stale=true" } else { "" };
-        format!("Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}")
+        let with = |algorithm: &Algorithm| {
+            format!("Digest realm={realm}, nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}", algorithm.name())
+        };
+        self.algorithms.iter().map(with).collect()
     }
 
     /// Judges the credentials of one request. `password` is that of the account named by `credentials.username`; `None`
@@ -207,9 +211,9 @@ impl Challenger {
         if credentials.realm != self.realm {
             return Verdict::Unusable(Unusable::Realm);
         }
-        if credentials.algorithm() != Some(self.algorithm) {
+        let Some(algorithm) = credentials.algorithm().filter(|algorithm| self.algorithms.contains(algorithm)) else {
             return Verdict::Unusable(Unusable::Algorithm);
-        }
+        };
         let nc = match credentials.nc() {
             Ok(nc) => nc,
             Err(unusable) => return Verdict::Unusable(unusable),
@@ -218,7 +222,7 @@ impl Challenger {
             Ok(nonce) => nonce,
             Err(stale) => return Verdict::Stale(stale),
         };
-        let expected = credentials.expect(self.algorithm, method, password.unwrap_or_default());
+        let expected = credentials.expect(algorithm, method, password.unwrap_or_default());
         let given = credentials.response.to_ascii_lowercase();
         let known = Choice::from(u8::from(password.is_some()));
         if !bool::from(expected.as_bytes().ct_eq(given.as_bytes()) & known) {
@@ -233,6 +237,13 @@ impl Challenger {
         }
         self.forget();
         Verdict::Ok
+    }
+
+    /// A short proof that some state was made with this password, to be stored beside it: worth nothing without our key.
+    pub fn proof(&self, username: &str, password: &str) -> i64 {
+        // A name holds no line break, so the parts cannot be confused.
+        let proof = self.mac_of(b'p', format!("{username}\n{password}").as_bytes());
+        proof[..8].iter().fold(0, |number, byte| number << 8 | i64::from(*byte))
     }
 
     /// 48 bits of time, 16 of who asked, 16 of counter, 112 of MAC: 32 characters.
@@ -330,7 +341,7 @@ impl fmt::Debug for Challenger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Challenger")
             .field("realm", &self.realm)
-            .field("algorithm", &self.algorithm)
+            .field("algorithms", &self.algorithms)
             .field("used", &self.used.len())
             .finish_non_exhaustive()
     }
@@ -499,6 +510,12 @@ impl Challenge {
 }
 
 impl Algorithm {
+    /// What every phone knows (D-11).
+    pub const MD5: &'static [Algorithm] = &[Algorithm::Md5];
+    /// Best first (RFC 8760 §2.3). A choice of the operator, because old phones fail when something unknown comes first:
+    /// baresip 1.0 does not register at all.
+    pub const SHA256_AND_MD5: &'static [Algorithm] = &[Algorithm::Sha256, Algorithm::Md5];
+
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Md5 => "MD5",

@@ -11,6 +11,7 @@ pub mod location;
 pub mod message;
 pub mod registrar;
 pub mod sdp;
+pub mod stun;
 pub mod target;
 pub mod timers;
 pub mod token;

@@ -3,14 +3,22 @@
 //! One binding per account: a REGISTER from a new instance replaces the former. Changed only by [`Location::apply`], so
 //! that a restored store, an API call and a REGISTER are one mechanism; what may register is decided before (registrar).
 //!
+//! Bindings are handed out as `Arc`s: who reads along (HTTP, the store) shares them, because a server of 100,000 phones
+//! pays for every copy.
+//!
 //! Invariants: each binding has exactly one deadline in the ordered set; nothing is ever scanned.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::flow::Flow;
+use crate::message::split_list;
+
+/// How long a client that lost its account to another counts as one that may want it back.
+const RIVAL_FOR: Duration = Duration::from_secs(600);
 
 /// One reachable contact of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,21 +26,40 @@ pub struct Binding {
     /// The SIP number, compared case-sensitively (spec sip.md §2.2).
     pub account: Arc<str>,
     /// The Contact URI as registered, without header parameters.
-    pub contact_uri: String,
+    pub contact_uri: Box<str>,
     /// `+sip.instance`, if the phone has one (RFC 5626 §4.1).
-    pub instance: Option<String>,
-    /// The way back to the phone; the Contact's host is often private.
+    pub instance: Option<Box<str>>,
+    /// `reg-id` of a binding made by outbound (RFC 5626 §6): its phone keeps the flow alive and knows when it is dead.
+    pub reg_id: Option<NonZeroU32>,
+    /// The Path of the REGISTER as one list (RFC 3327): requests to the phone go this way.
+    pub path: Option<Box<str>>,
+    /// The way back to the phone, or to the proxy in front of it; the Contact's host is often private.
     pub flow: Flow,
     pub registered_at: Instant,
     pub expires_at: Instant,
-    pub call_id: String,
+    pub call_id: Box<str>,
     pub cseq: u32,
     /// `User-Agent`, for people who look for a phone.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<Box<str>>,
+    /// `registered_at` of the version that is written down, its own if it is to be written (D-10).
+    pub written_as_of: Instant,
+    /// How often the account was taken by a client that had it before: two phones fight over it.
+    pub contested: u32,
+    /// The client that lost the account last.
+    pub rival: Option<Box<Rival>>,
+}
+
+/// A client that was replaced, to know it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    contact_uri: Box<str>,
+    instance: Option<Box<str>>,
+    replaced_at: Instant,
 }
 
 /// The only ways a location changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // lives for one turn, on the stack
 pub enum Change {
     Bind(Binding),
     Unbind { account: Arc<str>, why: Unbound },
@@ -60,8 +87,8 @@ pub enum Applied {
     /// Same contact and flow: only expiry and identity of the REGISTER moved on (D-06: no second leg).
     Refreshed,
     /// Another contact or flow: a new leg instead of the old one (D-06).
-    Replaced(Binding),
-    Removed(Binding),
+    Replaced(Arc<Binding>),
+    Removed(Arc<Binding>),
     /// Nothing: the account was not bound, or the REGISTER is older than what is known (RFC 3261 §10.3 step 7: same
     /// Call-ID, CSeq not higher).
     Unchanged,
@@ -70,7 +97,7 @@ pub enum Applied {
 /// Account → binding.
 #[derive(Debug, Default)]
 pub struct Location {
-    bindings: BTreeMap<Arc<str>, Binding>,
+    bindings: BTreeMap<Arc<str>, Arc<Binding>>,
     deadlines: BTreeSet<(Instant, Arc<str>)>,
 }
 
@@ -89,12 +116,12 @@ impl Location {
         }
     }
 
-    pub fn get(&self, account: &str) -> Option<&Binding> {
+    pub fn get(&self, account: &str) -> Option<&Arc<Binding>> {
         self.bindings.get(account)
     }
 
     /// All bindings, ordered by account.
-    pub fn iter(&self) -> impl Iterator<Item = &Binding> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Binding>> {
         self.bindings.values()
     }
 
@@ -117,16 +144,17 @@ impl Location {
         (*at <= now).then(|| Change::Unbind { account: account.clone(), why: Unbound::Expired })
     }
 
-    fn bind(&mut self, binding: Binding) -> Applied {
+    fn bind(&mut self, mut binding: Binding) -> Applied {
         let deadline = (binding.expires_at, binding.account.clone());
         let applied = match self.bindings.entry(binding.account.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(binding);
+                entry.insert(Arc::new(binding));
                 Applied::New
             }
             Entry::Occupied(entry) if entry.get().outdates(&binding) => return Applied::Unchanged,
             Entry::Occupied(mut entry) => {
-                let old = entry.insert(binding);
+                binding.succeed(entry.get());
+                let old = entry.insert(Arc::new(binding));
                 self.deadlines.remove(&(old.expires_at, old.account.clone()));
                 if entry.get().same_place(&old) { Applied::Refreshed } else { Applied::Replaced(old) }
             }
@@ -142,9 +170,47 @@ impl Binding {
         self.contact_uri == other.contact_uri && self.flow == other.flow
     }
 
+    /// Is this version of it to be written down (D-10)?
+    pub fn is_to_be_written(&self) -> bool {
+        self.written_as_of == self.registered_at
+    }
+
+    /// The Route set of a request to this phone (RFC 3327 §5.1), in order.
+    pub fn routes(&self) -> Vec<String> {
+        self.path.iter().flat_map(|path| split_list(path)).map(str::to_owned).collect()
+    }
+
     /// `other` comes from a REGISTER that was overtaken by, or is, the one of this binding.
     fn outdates(&self, other: &Binding) -> bool {
         self.call_id == other.call_id && other.cseq <= self.cseq
+    }
+
+    /// What a binding takes over from the one before it.
+    fn succeed(&mut self, old: &Binding) {
+        let now = self.registered_at;
+        let rival = old.rival.as_ref().filter(|rival| now < rival.replaced_at + RIVAL_FOR);
+        self.contested = if rival.is_some() { old.contested } else { 0 };
+        self.rival = rival.cloned();
+        let same_client = self.instance.is_some() && self.instance == old.instance;
+        if self.same_place(old) {
+            // D-10: a mere refresh is written at most once per quarter of its interval. What is on disk must not promise more
+            // than what was granted last.
+            let (interval, before) = (self.expires_at - now, old.expires_at - old.registered_at);
+            let same = self.instance == old.instance && self.path == old.path && self.reg_id == old.reg_id;
+            if same && interval >= before && now < old.written_as_of + interval / 4 {
+                self.written_as_of = old.written_as_of;
+            }
+        } else if !same_client {
+            self.contested += u32::from(rival.is_some_and(|rival| rival.is(self)));
+            self.rival =
+                Some(Box::new(Rival { contact_uri: old.contact_uri.clone(), instance: old.instance.clone(), replaced_at: now }));
+        }
+    }
+}
+
+impl Rival {
+    fn is(&self, binding: &Binding) -> bool {
+        self.contact_uri == binding.contact_uri || (self.instance.is_some() && self.instance == binding.instance)
     }
 }
 
@@ -163,14 +229,19 @@ mod tests {
         let remote = ([192, 0, 2, 1], port).into();
         Binding {
             account: account.into(),
-            contact_uri: format!("sip:{account}@192.0.2.1:{port}"),
+            contact_uri: format!("sip:{account}@192.0.2.1:{port}").into(),
             instance: None,
+            reg_id: None,
+            path: None,
             flow: Flow { transport: Transport::Udp, local: ([203, 0, 113, 5], 6050).into(), remote },
             registered_at: now,
             expires_at: now + Duration::from_secs(600),
             call_id: call_id.into(),
             cseq,
             user_agent: None,
+            written_as_of: now,
+            contested: 0,
+            rival: None,
         }
     }
 
@@ -191,12 +262,12 @@ mod tests {
         assert_eq!(location.next_deadline(), Some(refresh.expires_at));
 
         let moved = binding(later, "101", 5070, "b", 1);
-        assert_eq!(location.apply(Change::Bind(moved.clone())), Applied::Replaced(refresh));
-        assert_eq!(location.get("101"), Some(&moved));
+        assert_eq!(location.apply(Change::Bind(moved.clone())), Applied::Replaced(Arc::new(refresh)));
+        assert_eq!(location.get("101").map(|now| now.contact_uri.clone()), Some(moved.contact_uri));
         assert_eq!(location.len(), 1);
 
         let gone = location.apply(unbind("101", Unbound::Unregistered));
-        assert_eq!(gone, Applied::Removed(moved));
+        assert!(matches!(gone, Applied::Removed(old) if old.call_id == moved.call_id));
         assert_eq!(location.apply(unbind("101", Unbound::Unregistered)), Applied::Unchanged);
         assert_eq!(location.next_deadline(), None);
     }
@@ -211,7 +282,47 @@ mod tests {
             let overtaken = binding(t0, "101", 5060, "a", cseq);
             assert_eq!(location.apply(Change::Bind(overtaken)), Applied::Unchanged);
         }
-        assert_eq!(location.get("101"), Some(&second));
+        assert_eq!(location.get("101"), Some(&Arc::new(second)));
+    }
+
+    #[test]
+    fn two_phones_that_take_an_account_from_each_other_are_counted_and_a_move_is_not() {
+        let t0 = Instant::now();
+        let mut location = Location::default();
+        let mut taken = |seconds: u64, port: u16, instance: &str| {
+            let at = t0 + Duration::from_secs(seconds);
+            let call_id = format!("{instance}{seconds}");
+            let binding = Binding { instance: Some(instance.into()), ..binding(at, "101", port, &call_id, 1) };
+            location.apply(Change::Bind(binding));
+            location.get("101").map(|now| now.contested)
+        };
+        assert_eq!(taken(0, 5060, "a"), Some(0));
+        assert_eq!(taken(10, 5061, "a"), Some(0), "the same phone behind another port");
+        assert_eq!(taken(20, 5070, "b"), Some(0), "a new phone");
+        assert_eq!(taken(30, 5062, "a"), Some(1), "the old one again");
+        assert_eq!(taken(40, 5070, "b"), Some(2));
+        assert_eq!(taken(50, 5070, "b"), Some(2), "a refresh keeps the count");
+        assert_eq!(taken(700, 5070, "b"), Some(0), "long over");
+        assert_eq!(taken(701, 5062, "a"), Some(0));
+    }
+
+    #[test]
+    fn a_mere_refresh_is_written_once_per_quarter_of_its_interval() {
+        let t0 = Instant::now();
+        let mut location = Location::default();
+        let mut written = |seconds: u64, change: fn(&mut Binding)| {
+            let mut binding = binding(t0 + Duration::from_secs(seconds), "101", 5060, "a", seconds as u32 + 1);
+            change(&mut binding);
+            location.apply(Change::Bind(binding));
+            location.get("101").is_some_and(|now| now.is_to_be_written())
+        };
+        assert!(written(0, |_| ()));
+        assert!(!written(149, |_| ()));
+        assert!(written(150, |_| ()));
+        assert!(!written(160, |_| ()));
+        assert!(written(170, |b| b.expires_at -= Duration::from_secs(300)), "less was granted than is on disk");
+        assert!(written(180, |b| b.path = Some("<sip:p;lr>".into())));
+        assert!(written(190, |b| b.contact_uri = "sip:101@192.0.2.9".into()));
     }
 
     #[test]
@@ -219,7 +330,7 @@ mod tests {
         let t0 = Instant::now();
         let mut location = Location::default();
         for (instance, call_id) in [("<urn:uuid:1>", "a"), ("<urn:uuid:2>", "b")] {
-            let instance = Some(instance.to_owned());
+            let instance = Some(instance.into());
             let binding = Binding { instance, ..binding(t0, "101", 5060, call_id, 1) };
             assert!(!matches!(location.apply(Change::Bind(binding)), Applied::Replaced(_)));
         }

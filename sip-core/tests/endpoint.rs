@@ -89,6 +89,7 @@ impl Wire {
             target: "sip:b@127.0.0.1:2".into(),
             from: "<sip:a@x>".into(),
             to: "<sip:b@x>".into(),
+            routes: Vec::new(),
             headers: Headers::new(),
             content_type: "application/sdp",
             body: Bytes::from_static(SDP.1),

@@ -37,7 +37,7 @@ pub(super) struct Member {
     /// Media knows this leg.
     pub in_media: bool,
     pub sip_call_id: String,
-    contact: String,
+    contact: Box<str>,
     flow: Flow,
     ip: IpAddr,
     session_id: u64,
@@ -72,7 +72,8 @@ impl Member {
         let name: String = ring.caller_name.chars().filter(|c| !matches!(c, '"' | '\\') && !c.is_control()).collect();
         let invite = Invite {
             flow,
-            target: binding.contact_uri.clone(),
+            target: binding.contact_uri.to_string(),
+            routes: binding.routes(),
             from: format!("\"{name}\" <sip:{}@{}>", ring.caller, ring.domain),
             to: format!("<sip:{account}@{}>", ring.domain),
             headers: Headers::new(),

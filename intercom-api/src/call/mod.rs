@@ -316,6 +316,18 @@ impl Call {
         self.publish(turn);
     }
 
+    /// What the account has registered is void: its phone stops ringing. A talk goes on.
+    pub fn member_void(&mut self, turn: &mut Turn<'_>, account: &str, why: &'static str) {
+        let pending = self.members.iter().find(|(_, m)| m.account.as_str() == account && m.is_pending());
+        let Some((&leg, member)) = pending else { return };
+        self.standings.insert(member.account.clone(), Standing::Absent);
+        turn.endpoint.end(turn.now, leg, Headers::new(), turn.sip);
+        self.step(turn, "server", account, "CANCEL");
+        self.member_gone(turn, leg, why);
+        self.end_if_all_declined(turn);
+        self.publish(turn);
+    }
+
     /// The account is in another call: it counts as busy (spec sip.md §5).
     pub fn member_busy(&mut self, turn: &mut Turn<'_>, account: &Number) {
         self.standings.insert(account.clone(), Standing::Declined(486));

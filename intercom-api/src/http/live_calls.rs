@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
+use std::sync::Arc;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,9 +43,28 @@ pub async fn hang_up(State(state): State<ApiState>, Path(id): Path<String>) -> R
     }
 }
 
+/// The longest list of registrations, and what is given when no limit is asked for.
+const REGISTRATIONS: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistrationPage {
+    /// Accounts after this one.
+    #[serde(default)]
+    after: String,
+    limit: Option<usize>,
+}
+
 /// By account number.
-pub async fn registrations(State(state): State<ApiState>) -> Json<Vec<RegistrationView>> {
-    let mut registrations: Vec<RegistrationView> = state.live.registrations.iter().map(|entry| entry.value().clone()).collect();
-    registrations.sort_by(|a, b| a.account.cmp(&b.account));
-    Json(registrations)
+pub async fn registrations(State(state): State<ApiState>, Query(page): Query<RegistrationPage>) -> Json<Vec<RegistrationView>> {
+    let live = &state.live.registrations;
+    let limit = page.limit.unwrap_or(REGISTRATIONS).clamp(1, REGISTRATIONS);
+    let mut accounts: Vec<Arc<str>> =
+        live.iter().map(|entry| entry.key().clone()).filter(|account| **account > *page.after).collect();
+    if accounts.len() > limit {
+        accounts.select_nth_unstable(limit);
+        accounts.truncate(limit);
+    }
+    accounts.sort_unstable();
+    Json(accounts.iter().filter_map(|account| Some(live.get(account)?.value().into())).collect())
 }

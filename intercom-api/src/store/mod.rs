@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods)] // a shell: owns a thread and a file
 
+mod bindings;
 mod schema;
 mod write;
 

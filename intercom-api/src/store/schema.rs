@@ -34,6 +34,13 @@ const MIGRATIONS: &[&str] = &[
         outcome TEXT NOT NULL, status INTEGER NOT NULL
      ) STRICT;
      CREATE INDEX record_door ON record (door, id);",
+    // 3: who is reachable where over UDP (D-10). Rows are numbered as accounts come, not by account: phones refresh in the order
+    // in which they came, so a batch of writes touches few pages. No foreign key: what the account says now is asked at start.
+    "CREATE TABLE binding (
+        id INTEGER PRIMARY KEY, number TEXT NOT NULL, made_with INTEGER NOT NULL, contact TEXT NOT NULL, instance TEXT,
+        reg_id INTEGER, path TEXT, local TEXT NOT NULL, remote TEXT NOT NULL, call_id TEXT NOT NULL, cseq INTEGER NOT NULL,
+        user_agent TEXT, registered_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL
+     ) STRICT;",
 ];
 
 /// Brings a database to the present version. An error: it is newer than this program, or broken.

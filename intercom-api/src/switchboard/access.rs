@@ -21,9 +21,8 @@ impl Switchboard {
         let source = source(flow.remote.ip());
         self.challenger.ask(source);
         let Some(credentials) = credentials else {
-            let header = self.challenger.challenge(unix_ms, false);
             self.count("challenged");
-            self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+            self.challenge(tx, code, challenge, unix_ms, false);
             return None;
         };
         // The phone that holds the binding is not kept out by somebody who guesses behind the same NAT.
@@ -35,8 +34,7 @@ impl Switchboard {
         }
         if self.challenger.was_for_another(&credentials.nonce, source) {
             self.count("nonce_from_elsewhere");
-            let header = self.challenger.challenge(unix_ms, true);
-            self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+            self.challenge(tx, code, challenge, unix_ms, true);
             return None;
         }
         let found = self.directory.account(credentials.username.as_str()).cloned();
@@ -59,14 +57,12 @@ impl Switchboard {
             }
             Verdict::Unusable(why) => {
                 self.count(why.name());
-                let header = self.challenger.challenge(unix_ms, false);
-                self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+                self.challenge(tx, code, challenge, unix_ms, false);
                 None
             }
             Verdict::Stale(why) => {
                 self.count(why.name());
-                let header = self.challenger.challenge(unix_ms, true);
-                self.endpoint.respond_stateless(tx, code, &vec![(challenge, header)], &mut self.sip);
+                self.challenge(tx, code, challenge, unix_ms, true);
                 None
             }
             Verdict::Wrong => {
@@ -78,6 +74,12 @@ impl Switchboard {
                 None
             }
         }
+    }
+
+    fn challenge(&mut self, tx: TxId, code: u16, name: &'static str, unix_ms: u64, stale: bool) {
+        let values = self.challenger.challenge(unix_ms, stale);
+        let headers = values.into_iter().map(|value| (name, value)).collect();
+        self.endpoint.respond_stateless(tx, code, &headers, &mut self.sip);
     }
 
     /// Is the host of a Request-URI ours (D-15)?

@@ -6,6 +6,7 @@
 mod access;
 pub mod bans;
 pub mod limits;
+mod ping;
 mod register;
 mod ring;
 mod route;
@@ -13,7 +14,7 @@ mod route;
 use crate::call::Call;
 use crate::control::{Answer, BanView, Numbers, Order};
 use crate::directory::{Applied, Directory};
-use crate::live::CallId;
+use crate::live::{CallId, Kept, Registration};
 use crate::model::{DirectoryChange, Number};
 use crate::turn::{CallTimer, Effect, Publication, Settings, Turn};
 use crate::unlock::Lock;
@@ -21,15 +22,18 @@ use bytes::Bytes;
 use limits::{Guard, Sender};
 use media::command::{self, SessionId};
 use media::ports::PortStock;
+use ping::Pings;
+use register::Surge;
 use sip_core::digest::{Algorithm, Challenger};
 use sip_core::endpoint::{Endpoint, Event, Headers, Identity, LegId, Out, TxId};
-use sip_core::flow::Flow;
-use sip_core::location::{Binding, Change, Location, Unbound};
+use sip_core::flow::{Flow, Transport};
+use sip_core::location::{self, Binding, Change, Location, Unbound};
 use sip_core::message::{Message, Method};
 use sip_core::registrar::Limits;
 use sip_core::timers::Timers;
 use sip_core::token::Tokens;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Methods we serve: what `Allow` says.
@@ -69,6 +73,8 @@ pub struct Switchboard {
     challenger: Challenger,
     directory: Directory,
     location: Location,
+    surge: Surge,
+    pings: Pings,
     ports: PortStock,
     guard: Guard,
     calls: BTreeMap<SessionId, Call>,
@@ -94,16 +100,19 @@ impl Switchboard {
             public_host: parts.public_host,
             allow: ALLOW,
         };
+        let algorithms = if parts.settings.sha256 { Algorithm::SHA256_AND_MD5 } else { Algorithm::MD5 };
         Switchboard {
             guard: Guard::new(parts.settings.source_rate),
+            challenger: Challenger::new(parts.nonce_key, &parts.realm, algorithms),
+            pings: Pings::new(parts.settings.ping),
             settings: parts.settings,
-            challenger: Challenger::new(parts.nonce_key, &parts.realm, Algorithm::Md5),
             realm: parts.realm,
             limits: Limits::default(),
             epoch: parts.epoch,
             endpoint: Endpoint::new(identity, Tokens::new(0, parts.seed)),
             directory: parts.directory,
             location: Location::default(),
+            surge: Surge::default(),
             ports: parts.ports,
             calls: BTreeMap::new(),
             sessions: HashMap::new(),
@@ -140,6 +149,7 @@ impl Switchboard {
 
     /// The second half, for what was admitted.
     pub fn serve(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Vec<Effect>) {
+        self.pings.heard(now, &flow);
         self.endpoint.receive(now, flow, datagram, &mut self.sip);
         self.pump(now, out);
     }
@@ -161,12 +171,18 @@ impl Switchboard {
         while let Some(change) = self.location.expired(now) {
             self.change_location(now, change, out);
         }
+        while let Some(flow) = self.pings.due(now) {
+            self.ping(now, flow);
+        }
         self.pump(now, out);
     }
 
     /// When [`Switchboard::timeout`] wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.endpoint.next_deadline(), self.timers.next(), self.location.next_deadline()].into_iter().flatten().min()
+        [self.endpoint.next_deadline(), self.timers.next(), self.location.next_deadline(), self.pings.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// An order of the HTTP side.
@@ -293,34 +309,13 @@ impl Switchboard {
     /// One API write (D-30). A removed account or a new password drops the binding at once (spec sip.md §1.2).
     fn apply(&mut self, now: Instant, changes: Vec<DirectoryChange>, out: &mut Vec<Effect>) {
         for applied in self.directory.apply(changes) {
-            match applied {
-                Applied::PasswordChanged(account) | Applied::AccountRemoved(account) => {
-                    let change = Change::Unbind { account: account.as_str().into(), why: Unbound::PasswordChanged };
-                    self.change_location(now, change, out);
-                }
-            }
+            let (account, why) = match applied {
+                Applied::PasswordChanged(account) => (account, Unbound::PasswordChanged),
+                Applied::AccountRemoved(account) => (account, Unbound::AccountRemoved),
+            };
+            self.change_location(now, Change::Unbind { account: account.shared(), why }, out);
         }
         self.pump(now, out);
-    }
-
-    /// The only door into Location: applied, published, and told to every ring that waits for this account.
-    fn change_location(&mut self, now: Instant, change: Change, out: &mut Vec<Effect>) {
-        match change {
-            Change::Bind(binding) => {
-                // Also one that was restored and has signed nothing since (D-10).
-                self.guard.meet(now, binding.flow.remote);
-                self.location.apply(Change::Bind(binding.clone()));
-                out.push(Effect::Publish(Publication::Registered(self.registration(&binding))));
-                self.member_appeared(now, &binding, out);
-            }
-            Change::Unbind { account, why } => {
-                if let Some(binding) = self.location.get(&account) {
-                    self.guard.forget(binding.flow.remote);
-                }
-                self.location.apply(Change::Unbind { account: account.clone(), why });
-                out.push(Effect::Publish(Publication::Unregistered { account: account.to_string() }));
-            }
-        }
     }
 
     fn member_appeared(&mut self, now: Instant, binding: &Binding, out: &mut Vec<Effect>) {
@@ -344,8 +339,12 @@ impl Switchboard {
     }
 
     fn unix_ms(&self, at: Instant) -> i64 {
-        let since = at.saturating_duration_since(self.epoch.0).as_millis();
-        self.epoch.1 + i64::try_from(since).unwrap_or(i64::MAX / 2)
+        let ms = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2);
+        match at.checked_duration_since(self.epoch.0) {
+            Some(since) => self.epoch.1 + ms(since),
+            // A binding restored from before the start.
+            None => self.epoch.1 - ms(self.epoch.0 - at),
+        }
     }
 
     /// Handles what the endpoint heard until it has nothing more to say. Datagrams leave in the order they were made.
@@ -394,7 +393,7 @@ impl Switchboard {
             Event::Response { leg: Some(leg), tx, response, .. } => {
                 self.with_leg(now, leg, out, |call, turn| call.response(turn, tx, response.as_ref()));
             }
-            Event::Response { leg: None, .. } => {}
+            Event::Response { leg: None, tx, response, .. } => self.pinged(now, tx, response.is_some(), out),
         }
     }
 

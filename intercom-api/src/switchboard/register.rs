@@ -1,9 +1,44 @@
 //! REGISTER: who is reachable where from now on.
 
 use super::*;
-use crate::live::RegistrationView;
-use sip_core::message::Uri;
-use sip_core::registrar::{Registered, register};
+use crate::live::Restorable;
+use crate::model::Account;
+use sip_core::message::{Name, Uri, split_list};
+use sip_core::registrar::{Limits, Registered, flow_timer_s, register};
+use std::time::Duration;
+
+/// Extensions a REGISTER may require (RFC 3261 §10.3 step 2).
+const EXTENSIONS: [&str; 2] = ["path", "outbound"];
+
+/// REGISTERs accepted in a second above which the next ones are spread (D-14). 100,000 phones that refresh every 300 s make
+/// 333 a second when they come evenly; more than that is a crowd that would come back as one.
+const SURGE: u32 = 500;
+
+/// How many REGISTERs were accepted in this second and the one before.
+#[derive(Default)]
+pub(super) struct Surge {
+    second: Option<Instant>,
+    this: u32,
+    last: u32,
+}
+
+impl Surge {
+    fn accept(&mut self, now: Instant) {
+        let second = Duration::from_secs(1);
+        match self.second {
+            Some(begin) if now < begin + second => {}
+            before => {
+                self.last = if before.is_some_and(|begin| now < begin + second * 2) { self.this } else { 0 };
+                (self.this, self.second) = (0, Some(now));
+            }
+        }
+        self.this += 1;
+    }
+
+    fn is_on(&self) -> bool {
+        self.this.max(self.last) > SURGE
+    }
+}
 
 impl Switchboard {
     pub(super) fn register(&mut self, now: Instant, tx: TxId, request: &Message, flow: Flow, out: &mut Vec<Effect>) {
@@ -12,23 +47,34 @@ impl Switchboard {
             return self.stranger(tx, 400, "to_without_user");
         };
         let Some(account) = self.authenticate(now, tx, request, Some(&account)) else { return };
-        let number = account.number.as_str();
+        let known = |option: &&str| EXTENSIONS.iter().any(|known| option.eq_ignore_ascii_case(known));
+        let unknown: Vec<&str> = request.headers(Name::Require).flat_map(split_list).filter(|option| !known(option)).collect();
+        if !unknown.is_empty() {
+            self.count("bad_extension");
+            let headers = vec![("Unsupported", unknown.join(", "))];
+            return self.endpoint.respond(now, tx, 420, &headers, None, &mut self.sip);
+        }
         if let Some(bad) = self.bad_contact(request, &flow) {
             return self.refuse(now, tx, 403, bad);
         }
-        if self.location.len() >= MAX_BINDINGS && self.location.get(number).is_none() {
+        let number = account.number.shared();
+        if self.location.len() >= MAX_BINDINGS && self.location.get(&number).is_none() {
             return self.table_full(tx, "table_full_bindings");
         }
+        let current = self.location.get(&number).map(Arc::as_ref);
+        let limits = Limits { spread: self.surge.is_on(), ..self.limits };
         let mut headers: Headers = vec![("Date", http_date(self.unix_ms(now)))];
-        match register(now, request, flow, number, self.location.get(number), self.limits) {
-            Registered::Ok { change, contact } => {
-                if let Some((uri, seconds)) = contact {
-                    headers.push(("Contact", format!("<{uri}>;expires={seconds}")));
+        match register(now, request, flow, &number, current, limits) {
+            Registered::Ok { change, contact, outbound } => {
+                if let Some((contact, seconds)) = contact {
+                    headers.push(("Contact", contact));
                     headers.push(("Expires", seconds.to_string()));
                 }
                 headers.push(("Allow", ALLOW.to_owned()));
+                self.say_extensions(request, flow, outbound, &mut headers);
                 self.endpoint.respond(now, tx, 200, &headers, None, &mut self.sip);
                 self.flush(out);
+                self.surge.accept(now);
                 if let Some(change) = change {
                     self.change_location(now, change, out);
                 }
@@ -43,15 +89,116 @@ impl Switchboard {
         }
     }
 
-    pub(super) fn registration(&self, binding: &Binding) -> RegistrationView {
-        RegistrationView {
-            account: binding.account.to_string(),
-            contact: binding.contact_uri.clone(),
-            flow: binding.flow.to_string(),
-            user_agent: binding.user_agent.clone().unwrap_or_default(),
-            registered_ms: self.unix_ms(binding.registered_at),
-            expires_ms: self.unix_ms(binding.expires_at),
+    /// RFC 3327 §5.3: the Path as it came, for a phone that says it wants to know. RFC 5626 §6: outbound is agreed; its
+    /// timer is ours to set where no proxy stands between.
+    fn say_extensions(&self, request: &Message, flow: Flow, outbound: bool, headers: &mut Headers) {
+        if request.has_option(Name::Supported, "path") {
+            headers.extend(request.headers(Name::Path).map(|path| ("Path", path.to_owned())));
         }
+        if outbound {
+            headers.push(("Require", "outbound".to_owned()));
+            if request.header(Name::Path).is_none() {
+                headers.push(("Flow-Timer", flow_timer_s(flow.transport).to_string()));
+            }
+        }
+    }
+
+    /// What a former run of this server knew (D-10), before anything is received. Whose account is gone or has another
+    /// password now stays away.
+    pub fn restore(&mut self, now: Instant, bindings: Vec<Restorable>) -> Vec<Registration> {
+        let (count, mut restored) = (bindings.len(), Vec::new());
+        for (index, Restorable { binding, made_with }) in bindings.into_iter().enumerate() {
+            let number = binding.account.clone();
+            let Some(account) = self.directory.account(&number).filter(|account| self.made_with(account) == made_with) else {
+                continue;
+            };
+            // One text for all who name the account.
+            self.location.apply(Change::Bind(Binding { account: account.number.shared(), ..binding }));
+            if let Some(binding) = self.location.get(&number).cloned() {
+                self.pings.watch_part(now, &binding, (index, count));
+                // It has signed nothing since we started.
+                self.guard.meet(now, binding.flow.remote);
+                restored.push(self.registration(binding));
+            }
+        }
+        restored
+    }
+
+    /// The only door into Location: applied, published, kept, and told to every ring that waits for this account.
+    pub(super) fn change_location(&mut self, now: Instant, change: Change, out: &mut Vec<Effect>) {
+        match change {
+            Change::Bind(binding) => self.bind(now, binding, out),
+            Change::Unbind { account, why } => {
+                let location::Applied::Removed(old) = self.location.apply(Change::Unbind { account: account.clone(), why })
+                else {
+                    return;
+                };
+                self.pings.forget(&old);
+                self.guard.forget(old.flow.remote);
+                out.push(Effect::Publish(Publication::Unregistered { account: account.clone(), why }));
+                self.erase(&old, out);
+                let reason = match why {
+                    Unbound::PasswordChanged => "password changed",
+                    Unbound::AccountRemoved => "account removed",
+                    // A phone that says good-bye or falls silent may still answer what rings there.
+                    Unbound::Unregistered | Unbound::Expired | Unbound::FlowDead => return,
+                };
+                let ringing: Vec<SessionId> =
+                    self.calls.values().filter(|call| call.rings(&account)).map(Call::session).collect();
+                for session in ringing {
+                    self.with_call(now, session, out, |call, turn| call.member_void(turn, &account, reason));
+                }
+            }
+        }
+    }
+
+    fn bind(&mut self, now: Instant, binding: Binding, out: &mut Vec<Effect>) {
+        let account = binding.account.clone();
+        let contested = self.location.get(&account).map_or(0, |old| old.contested);
+        let applied = self.location.apply(Change::Bind(binding));
+        let Some(binding) = self.location.get(&account).cloned() else { return };
+        let refresh = match &applied {
+            location::Applied::Refreshed => true,
+            location::Applied::New => false,
+            location::Applied::Replaced(old) => {
+                self.pings.forget(old);
+                if binding.flow.transport != Transport::Udp {
+                    self.erase(old, out);
+                }
+                false
+            }
+            location::Applied::Unchanged | location::Applied::Removed(_) => return,
+        };
+        if binding.contested > contested {
+            self.count("registration_contested");
+        }
+        self.pings.watch(now, &binding);
+        let registration = self.registration(binding.clone());
+        if binding.flow.transport == Transport::Udp
+            && binding.is_to_be_written()
+            && let Some(made_with) = self.directory.account(&account).map(|account| self.made_with(account))
+        {
+            let kept = Some(Kept { registration: registration.clone(), made_with });
+            out.push(Effect::Publish(Publication::Keep { account, kept }));
+        }
+        out.push(Effect::Publish(Publication::Registered { registration, refresh }));
+        self.member_appeared(now, &binding, out);
+    }
+
+    /// Only UDP bindings are kept: the flow of any other is dead after a restart (D-10).
+    fn erase(&self, old: &Binding, out: &mut Vec<Effect>) {
+        if old.flow.transport == Transport::Udp {
+            out.push(Effect::Publish(Publication::Keep { account: old.account.clone(), kept: None }));
+        }
+    }
+
+    fn made_with(&self, account: &Account) -> i64 {
+        self.challenger.proof(account.number.as_str(), account.password.reveal())
+    }
+
+    fn registration(&self, binding: Arc<Binding>) -> Registration {
+        let (registered_ms, expires_ms) = (self.unix_ms(binding.registered_at), self.unix_ms(binding.expires_at));
+        Registration { binding, registered_ms, expires_ms }
     }
 }
 

@@ -230,14 +230,16 @@ impl World {
                     }
                     self.calls.insert(view.id.clone(), *view);
                 }
-                Effect::Publish(Publication::Registered(view)) => {
-                    self.registered.insert(view.account, view.contact);
+                Effect::Publish(Publication::Registered { registration, .. }) => {
+                    let binding = &registration.binding;
+                    self.registered.insert(binding.account.to_string(), binding.contact_uri.to_string());
                 }
                 Effect::Publish(Publication::RingsTooOften { door }) => self.note(format!("{door} rings too often")),
                 Effect::Publish(Publication::Record(record)) => self.records.push(*record),
-                Effect::Publish(Publication::Unregistered { account }) => {
-                    self.registered.remove(&account);
+                Effect::Publish(Publication::Unregistered { account, .. }) => {
+                    self.registered.remove(&*account);
                 }
+                Effect::Publish(Publication::Keep { .. }) => {}
             }
         }
     }

@@ -7,7 +7,7 @@ use super::*;
 const NOW: u64 = 1_600_000_000_000;
 
 fn challenger() -> Challenger {
-    Challenger::new([7; 32], "doorline", Algorithm::Md5)
+    Challenger::new([7; 32], "doorline", Algorithm::MD5)
 }
 
 /// A phone that answers challenges.
@@ -18,7 +18,7 @@ struct Phone {
 
 impl Phone {
     fn challenged(by: &mut Challenger, now: u64) -> Phone {
-        Phone { challenge: Challenge::parse(&by.challenge(now, false)).unwrap(), password: "pw" }
+        Phone { challenge: Challenge::parse(&by.challenge(now, false)[0]).unwrap(), password: "pw" }
     }
 
     /// The same without qop, as the spec's phones do.
@@ -88,12 +88,12 @@ fn vector_of_the_spec() {
 
 #[test]
 fn a_challenge_is_one_line_with_qop_and_a_new_nonce() {
-    let mut challenger = Challenger::new([7; 32], "my \"house\"\r\n", Algorithm::Md5);
-    let first = challenger.challenge(NOW, false);
+    let mut challenger = Challenger::new([7; 32], "my \"house\"\r\n", Algorithm::MD5);
+    let first = challenger.challenge(NOW, false).remove(0);
     assert!(first.starts_with("Digest realm=\"my \\\"house\\\"\", nonce=\""), "{first}");
     assert!(first.ends_with(", algorithm=MD5, qop=\"auth\""), "{first}");
-    assert_ne!(first, challenger.challenge(NOW, false), "two phones must not share one");
-    let stale = challenger.challenge(NOW, true);
+    assert_ne!(first, challenger.challenge(NOW, false)[0], "two phones must not share one");
+    let stale = challenger.challenge(NOW, true).remove(0);
     assert!(stale.ends_with(", stale=true"));
     let read = Challenge::parse(&stale).unwrap();
     assert!(read.stale && read.auth);
@@ -206,7 +206,7 @@ fn a_wrong_password_and_an_unknown_account_are_told_the_same_and_leave_nothing()
 fn what_is_not_ours_is_named() {
     let mut c = challenger();
     let good = Phone::challenged(&mut c, NOW).answer(1);
-    let mut other = Challenger::new([8; 32], "doorline", Algorithm::Md5);
+    let mut other = Challenger::new([8; 32], "doorline", Algorithm::MD5);
     let foreign = Phone::challenged(&mut other, NOW).answer(1);
     assert_eq!(check(&mut c, NOW, &foreign), Verdict::Stale(Stale::Unknown));
     let unusable = |unusable| Verdict::Unusable(unusable);
@@ -228,9 +228,18 @@ fn what_is_not_ours_is_named() {
     ] {
         assert_eq!(check(&mut c, NOW, &credentials), verdict, "{credentials}");
     }
-    let mut sha = Challenger::new([7; 32], "doorline", Algorithm::Sha256);
-    let phone = Phone::challenged(&mut sha, NOW);
-    assert_eq!(check(&mut sha, NOW, &phone.answer(1)), Verdict::Ok);
+}
+
+#[test]
+fn with_sha256_switched_on_a_phone_answers_the_challenge_it_knows() {
+    let mut c = Challenger::new([7; 32], "doorline", Algorithm::SHA256_AND_MD5);
+    for (index, algorithm) in [Algorithm::Sha256, Algorithm::Md5].into_iter().enumerate() {
+        let challenge = Challenge::parse(&c.challenge(NOW, false)[index]).unwrap();
+        assert_eq!(challenge.algorithm, algorithm, "best first");
+        let phone = Phone { challenge, password: "pw" };
+        assert_eq!(check(&mut c, NOW, &phone.answer(1)), Verdict::Ok);
+        assert_eq!(check(&mut c, NOW, &Phone { password: "other", ..phone }.answer(2)), Verdict::Wrong);
+    }
 }
 
 #[test]
@@ -306,7 +315,7 @@ proptest! {
     #[test]
     fn any_name_and_password_get_through_their_own_quotes(user in "[ -~äß]{1,20}", password in "\\PC{0,20}", cnonce in "[ -~]{1,20}") {
         let mut c = challenger();
-        let challenge = Challenge::parse(&c.challenge(NOW, false)).unwrap();
+        let challenge = Challenge::parse(&c.challenge(NOW, false)[0]).unwrap();
         let value = challenge.answer("INVITE", "sip:g1@h", &user, &password, &cnonce, 1);
         let credentials = Credentials::parse(&value).unwrap();
         prop_assert_eq!(&credentials.username, &user);

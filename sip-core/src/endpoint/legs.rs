@@ -11,6 +11,8 @@ pub struct Invite {
     pub flow: Flow,
     /// Request-URI: the binding's contact.
     pub target: String,
+    /// The way to it (RFC 3327): the Route set until the peer's answer brings that of the dialog.
+    pub routes: Vec<String>,
     /// From and To values without tags, e.g. `"Front door" <sip:d1@example.com>`.
     pub from: String,
     pub to: String,
@@ -106,7 +108,7 @@ impl Endpoint {
             local_cseq: 0,
             remote_cseq: None,
             target: invite.target,
-            routes: Vec::new(),
+            routes: invite.routes,
         };
         let bytes = dialog
             .request(&Method::Invite, &branch)

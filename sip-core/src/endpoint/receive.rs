@@ -1,6 +1,7 @@
 //! Datagrams in: which transaction or dialog does this belong to (RFC 3261 §17.1.3, §17.2.3, §12.2.2, §9.2)?
 
 use super::*;
+use crate::stun::binding_response;
 use crate::transaction::Received;
 
 /// D-15: an unparsable request shorter than this is dropped, not answered.
@@ -9,6 +10,9 @@ const SHORTEST_UNPARSABLE: usize = 200;
 impl Endpoint {
     /// One datagram. Everything that is not for somebody is dropped under a name.
     pub fn receive(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Out) {
+        if let Some(bytes) = binding_response(&datagram, flow.remote).filter(|_| !flow.transport.is_reliable()) {
+            return out.transmits.push(Transmit { flow, bytes });
+        }
         let message = match Message::parse(datagram) {
             Ok(message) => message,
             Err(fault) => return self.count(fault.name()),

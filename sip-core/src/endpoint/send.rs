@@ -1,6 +1,7 @@
 //! Requests outside any dialog that make none: REGISTER, MESSAGE, OPTIONS (RFC 3261 §8.1).
 
 use super::*;
+use crate::dialog::route;
 use crate::message::Writer;
 
 /// What a lone request is made of.
@@ -10,6 +11,8 @@ pub struct Lone<'a> {
     pub method: Method,
     /// Request-URI.
     pub uri: &'a str,
+    /// The way to it (RFC 3327).
+    pub routes: &'a [String],
     /// From and To values without tags.
     pub from: &'a str,
     pub to: &'a str,
@@ -25,9 +28,11 @@ impl Endpoint {
     pub fn send(&mut self, now: Instant, lone: Lone<'_>, out: &mut Out) -> TxId {
         let (branch, tag) = (self.tokens.branch(), self.tokens.token());
         let via = format!("SIP/2.0/{} {};branch={branch};rport", lone.flow.transport.via_name(), self.sent_by(&lone.flow));
-        let bytes = Writer::request(&lone.method, lone.uri)
-            .header("Via", via)
-            .header("Max-Forwards", 70)
+        let (uri, routes) = route(lone.uri, lone.routes);
+        let writer = Writer::request(&lone.method, uri).header("Via", via).header("Max-Forwards", 70);
+        let bytes = routes
+            .iter()
+            .fold(writer, |writer, route| writer.header("Route", route))
             .header("From", format_args!("{};tag={tag}", lone.from))
             .header("To", lone.to)
             .header("Call-ID", lone.call_id)

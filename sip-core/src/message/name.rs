@@ -84,6 +84,7 @@ pub enum Name {
     Expires,
     From,
     MaxForwards,
+    Path,
     ProxyAuthenticate,
     ProxyAuthorization,
     ProxyRequire,
@@ -103,7 +104,7 @@ pub enum Name {
 impl Name {
     /// RFC 3261 §7.3.1 (case-insensitive) and §20 (compact forms).
     pub fn from_text(text: &str) -> Name {
-        const NAMES: [(&str, Name); 32] = [
+        const NAMES: [(&str, Name); 33] = [
             ("via", Name::Via),
             ("v", Name::Via),
             ("from", Name::From),
@@ -121,6 +122,7 @@ impl Name {
             ("c", Name::ContentType),
             ("max-forwards", Name::MaxForwards),
             ("expires", Name::Expires),
+            ("path", Name::Path),
             ("authorization", Name::Authorization),
             ("proxy-authorization", Name::ProxyAuthorization),
             ("www-authenticate", Name::WwwAuthenticate),
