@@ -42,17 +42,24 @@ impl Endpoint {
         self.identity.supported.split(", ").any(|ours| ours == tag)
     }
 
+    /// Does the peer of a leg of theirs get our provisional responses reliably?
+    pub fn is_reliable(&self, leg: LegId) -> bool {
+        let invite = self.legs.get(&leg).and_then(|leg| leg.invite).and_then(|tx| self.servers.get(&tx));
+        invite.is_some_and(|(_, server, _)| {
+            let asks = |list| server.request.has_option(list, "100rel");
+            (asks(Name::Supported) || asks(Name::Require)) && self.supports("100rel")
+        })
+    }
+
     /// How this response to an INVITE of a leg leaves. A held 2xx is kept here; a provisional one that comes too early is
     /// dropped, because the one before it is being repeated anyway (§3: one at a time).
     pub(super) fn reliability(&mut self, tx: TxId, code: u16, headers: &Headers, body: Body<'_>) -> Reliability {
-        let Some((_, server, Some(leg))) = self.servers.get(&tx).filter(|(_, server, _)| server.is_invite()) else {
+        let Some((_, _, Some(leg))) = self.servers.get(&tx).filter(|(_, server, _)| server.is_invite()) else {
             return Reliability::Plain;
         };
-        let request = &server.request;
-        let peer_knows = request.has_option(Name::Supported, "100rel") || request.has_option(Name::Require, "100rel");
-        let knows = peer_knows && self.supports("100rel");
+        let (leg, knows) = (*leg, self.is_reliable(*leg));
         let first = (self.tokens.random_u32() >> 1).max(1);
-        let Some(leg) = self.legs.get_mut(leg).filter(|leg| !leg.established && leg.invite == Some(tx)) else {
+        let Some(leg) = self.legs.get_mut(&leg).filter(|leg| !leg.established && leg.invite == Some(tx)) else {
             return Reliability::Plain;
         };
         match (code, &leg.unacknowledged) {
