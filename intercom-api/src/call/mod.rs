@@ -428,27 +428,6 @@ impl Call {
         self.end(turn, "caller gave up", None);
     }
 
-    /// A leg is of no use any more (the endpoint may have ended it already): so is the call, if it was the door's or the
-    /// winner's.
-    pub fn leg_lost(&mut self, turn: &mut Turn<'_>, leg: LegId, why: &str) {
-        if leg == self.door_leg {
-            return self.end(turn, why, Some(488));
-        }
-        let Some(member) = self.members.get(&leg).filter(|m| m.is_live()) else { return };
-        let account = member.account.clone();
-        turn.endpoint.end(turn.now, leg, Headers::new(), turn.sip);
-        self.step(turn, "server", account.as_str(), &format!("BYE ({why})"));
-        self.member_gone(turn, leg, why);
-        if self.state == (State::Answered { winner: leg }) {
-            self.end(turn, why, None);
-        }
-    }
-
-    /// The other side of a leg never acknowledged our 2xx, or our reliable 183.
-    pub fn not_acknowledged(&mut self, turn: &mut Turn<'_>, leg: LegId) {
-        self.leg_lost(turn, leg, if leg == self.door_leg { "caller lost" } else { "callee lost" });
-    }
-
     pub fn timeout(&mut self, turn: &mut Turn<'_>, timer: CallTimer) {
         match timer {
             CallTimer::Progress if self.state == State::Ringing => self.send_progress(turn),

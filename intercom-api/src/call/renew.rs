@@ -1,8 +1,8 @@
 //! Descriptions that change inside a call, and answers that come late: re-INVITE and UPDATE (RFC 3261 §14, RFC 3311), the PRACK
 //! of a reliable 183 (RFC 3262 §5), the ACK of a 200 with our offer (D-09). All of it is settled with the leg that asks; the
-//! other side hears nothing of it.
+//! other side hears nothing of it, unless the leg is lost.
 
-use super::{Call, Member, Refuse, sdp_body};
+use super::{Call, Member, Refuse, State, sdp_body};
 use crate::turn::{Turn, media_leg};
 use media::command::Command;
 use sip_core::endpoint::{Headers, LegId, TxId};
@@ -159,5 +159,26 @@ impl Call {
         turn.media(self.worker, Command::Put { session: self.ring.session, leg: plan });
         self.publish(turn);
         true
+    }
+
+    /// A leg is of no use any more (the endpoint may have ended it already): so is the call, if it was the door's or the
+    /// winner's.
+    pub fn leg_lost(&mut self, turn: &mut Turn<'_>, leg: LegId, why: &str) {
+        if leg == self.door_leg {
+            return self.end(turn, why, Some(488));
+        }
+        let Some(member) = self.members.get(&leg).filter(|m| m.is_live()) else { return };
+        let account = member.account.clone();
+        turn.endpoint.end(turn.now, leg, Headers::new(), turn.sip);
+        self.step(turn, "server", account.as_str(), &format!("BYE ({why})"));
+        self.member_gone(turn, leg, why);
+        if self.state == (State::Answered { winner: leg }) {
+            self.end(turn, why, None);
+        }
+    }
+
+    /// The other side of a leg never acknowledged our 2xx, or our reliable 183.
+    pub fn not_acknowledged(&mut self, turn: &mut Turn<'_>, leg: LegId) {
+        self.leg_lost(turn, leg, if leg == self.door_leg { "caller lost" } else { "callee lost" });
     }
 }

@@ -311,7 +311,9 @@ impl Switchboard {
             Event::LegRequest { leg, tx, request, same_flow: false, .. } => {
                 // D-13: only the leg's own account, and then it comes again as if it had come the leg's own way.
                 let call = self.sessions.get(&leg).and_then(|session| self.calls.get(session));
-                let Some(account) = call.and_then(|call| call.account_of(leg)).cloned() else { return };
+                let Some(account) = call.and_then(|call| call.account_of(leg)).cloned() else {
+                    return self.stranger(tx, 481, "no_dialog");
+                };
                 if self.authenticate(now, tx, &request, Some(account.as_str())).is_some() {
                     self.endpoint.adopt(now, tx, &mut self.sip);
                 }

@@ -220,6 +220,10 @@ impl Endpoint {
         Some(tx)
     }
 
+    pub(super) fn is_established(&self, id: LegId) -> bool {
+        self.legs.get(&id).is_some_and(|leg| leg.established)
+    }
+
     pub(super) fn is_reinvite(&self, id: LegId, tx: TxId) -> bool {
         self.legs.get(&id).is_some_and(|leg| leg.reinvite == Some(tx))
     }

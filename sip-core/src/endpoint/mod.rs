@@ -219,7 +219,10 @@ impl Endpoint {
         };
         let mut extra = match (rseq, leg) {
             (Some(rseq), _) => vec![("Require", "100rel".to_owned()), ("RSeq", rseq.to_string())],
-            (None, Some(leg)) if refreshes && (200..300).contains(&code) => self.agree_session(now, leg, tx),
+            // An UPDATE before the INVITE's answer settles nothing that lasts.
+            (None, Some(leg)) if refreshes && (200..300).contains(&code) && (invite || self.is_established(leg)) => {
+                self.agree_session(now, leg, tx)
+            }
             _ => Headers::new(),
         };
         extra.extend(headers.iter().cloned());
@@ -396,11 +399,13 @@ impl Endpoint {
     }
 }
 
-/// What copies of one request share that came by different ways (§8.2.2.2); `None` inside a dialog.
+/// What copies of one request share that came by different ways (§8.2.2.2); `None` inside a dialog. The URIs are in it because
+/// cheap devices of one make may draw the same "random" ids after a power cut.
 fn merge_key(request: &Message) -> Option<String> {
     if request.to()?.tag().is_some() {
         return None;
     }
     let (from, cseq) = (request.from()?, request.cseq()?);
-    Some(format!("{} {} {} {}", request.call_id()?, from.tag()?, cseq.number, cseq.method))
+    let (id, to) = (request.call_id()?, request.to()?.uri);
+    Some(format!("{id} {} {} {to} {} {}", from.tag()?, from.uri, cseq.number, cseq.method))
 }
