@@ -5,7 +5,7 @@ mod world;
 use bytes::Bytes;
 use fixtures::net::Weather;
 use intercom_api::model::AccountType;
-use intercom_api::turn::Effect;
+use intercom_api::turn::{Effect, Publication};
 use sip_core::digest::Challenge;
 use sip_core::flow::{Flow, Transport};
 use sip_core::message::{Message, Name};
@@ -49,11 +49,17 @@ impl Sender<'_> {
         let flow = Flow { transport: Transport::Udp, local: SERVER, remote: (self.ip, 5060).into() };
         let mut effects = Vec::new();
         self.world.board.receive(self.world.now, flow, Bytes::from(text), &mut effects);
-        let sent = effects.into_iter().filter_map(|effect| match effect {
-            Effect::Send(transmit) => Some((transmit.flow.remote, Message::parse(transmit.bytes).expect("our own message"))),
-            _ => None,
-        });
-        sent.collect()
+        let mut sent = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Send(transmit) => {
+                    sent.push((transmit.flow.remote, Message::parse(transmit.bytes).expect("our own message")))
+                }
+                Effect::Publish(Publication::Call(view)) => drop(self.world.calls.insert(view.id.clone(), *view)),
+                Effect::Publish(_) | Effect::Media { .. } => {}
+            }
+        }
+        sent
     }
 
     fn text(&mut self, method: &str, to: &str, to_tag: &str, headers: &str, body: &str) -> String {
@@ -216,6 +222,58 @@ fn an_offerless_door_that_never_answers_our_offer_has_no_call() {
         assert_eq!(codes, [488, 488], "the PRACK's and the INVITE's");
         assert_eq!(world.board.running_calls(), 0);
     }
+}
+
+/// A door with raw requests talks to p1; gives its dialog's To-tag.
+fn talking(door: &mut Sender<'_>) -> String {
+    let progress = door.signed("INVITE", "room", "", "", SDP);
+    let tag = format!(";tag={}", progress.to().and_then(|to| to.tag()).expect("a tag"));
+    let cseq = door.cseq;
+    door.world.run(Duration::from_secs(1));
+    door.world.act("p1", |phone, now| phone.answer(now, 200));
+    door.world.run(Duration::from_secs(1));
+    acknowledge(door, cseq, &tag, "");
+    assert_eq!(door.world.board.running_calls(), 1);
+    tag
+}
+
+fn acknowledge(door: &mut Sender<'_>, cseq: u32, tag: &str, body: &str) -> Vec<(SocketAddr, Message)> {
+    door.cseq = cseq - 1;
+    let ack = door.text("ACK", "room", tag, "", body);
+    door.raw(ack)
+}
+
+#[test]
+fn a_reinvite_without_offer_gets_our_description_and_its_ack_answers_or_the_call_ends() {
+    for (answer, goes_on) in [(SDP, true), ("", false)] {
+        let mut world = house();
+        let mut door = Sender::new(&mut world, DOOR, "d1");
+        let tag = talking(&mut door);
+        let ours = door.ask("UPDATE", "room", &tag, "", SDP).body().to_vec();
+        let offered = door.ask("INVITE", "room", &tag, "", "");
+        assert_eq!((offered.code(), offered.body()), (Some(200), &ours[..]), "nothing has changed, so nothing is new");
+        let cseq = door.cseq;
+        // Until the answer is here there is no room for another offer.
+        assert_eq!(code(door.ask("UPDATE", "room", &tag, "", SDP)), 491);
+        let sent = acknowledge(&mut door, cseq, &tag, answer);
+        let byes = sent.iter().filter(|(_, message)| message.method().is_some_and(|method| method.as_str() == "BYE")).count();
+        assert_eq!((byes, door.world.board.running_calls()), if goes_on { (0, 1) } else { (2, 0) });
+        let call = door.world.calls.values().next().expect("a call");
+        assert_eq!(call.end_reason.as_deref(), (!goes_on).then_some("no usable answer"));
+    }
+}
+
+#[test]
+fn an_unusable_offer_is_488_and_the_talk_goes_on_as_it_was() {
+    let mut world = house();
+    let mut door = Sender::new(&mut world, DOOR, "d1");
+    let tag = talking(&mut door);
+    let other = SDP.replace("RTP/AVP 0 8", "RTP/AVP 9");
+    assert_eq!(code(door.ask("INVITE", "room", &tag, "", &other)), 488, "a codec its phone was not offered");
+    let cseq = door.cseq;
+    acknowledge(&mut door, cseq, &tag, "");
+    assert_eq!(code(door.ask("INVITE", "room", &tag, "", "nonsense")), 400);
+    assert_eq!(door.world.board.running_calls(), 1);
 }
 
 #[test]
