@@ -129,6 +129,21 @@ fn a_refusal_does_not_wait_for_the_prack() {
 }
 
 #[test]
+fn a_200_that_crosses_the_cancel_is_ended_with_a_number_above_the_pracks() {
+    let mut wire = reliable(|line| line == "a CANCEL");
+    let leg = wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 183);
+    accept_pracks(&mut wire);
+    wire.a(|a, now, out| a.end(now, leg, Headers::new(), out));
+    answer(&mut wire, there, 200);
+    let (leg, tx, bye) = got(&mut wire);
+    assert_eq!((bye.method(), bye.cseq().map(|cseq| cseq.number)), (Some(&Method::Bye), Some(3)), "INVITE 1, PRACK 2");
+    wire.b(|b, now, out| b.accept_bye(now, leg, tx, out));
+    wire.assert_nothing_left();
+}
+
+#[test]
 fn whoever_does_not_know_100rel_gets_plain_responses() {
     for (caller, called) in [("", "100rel"), ("100rel", "")] {
         let mut wire = reliable(|_| false);

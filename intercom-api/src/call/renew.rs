@@ -3,6 +3,7 @@
 //! other side hears nothing of it, unless the leg is lost.
 
 use super::{Call, Member, Refuse, State, sdp_body};
+use crate::switchboard::{ALLOW, SUPPORTED};
 use crate::turn::{Turn, media_leg};
 use media::command::Command;
 use sip_core::endpoint::{Headers, LegId, TxId};
@@ -18,7 +19,11 @@ impl Call {
         let mut say = |code: u16, headers: Headers| turn.endpoint.respond(turn.now, tx, code, &headers, None, turn.sip);
         match method {
             Method::Info => self.info(turn, leg, tx, request),
-            Method::Options => say(200, Headers::new()),
+            // RFC 3261 §11.2.
+            Method::Options => {
+                let accept = "application/sdp, application/json".to_owned();
+                say(200, vec![("Allow", ALLOW.to_owned()), ("Supported", SUPPORTED.to_owned()), ("Accept", accept)]);
+            }
             Method::Prack if self.offered.contains(&leg) => self.answer_in_prack(turn, leg, tx, request),
             Method::Prack | Method::Update if request.body().is_empty() => {
                 self.follow(turn, leg);
@@ -58,7 +63,7 @@ impl Call {
                 turn.count("unknown_method");
             }
             _ => {
-                say(405, vec![("Allow", crate::switchboard::ALLOW.to_owned())]);
+                say(405, vec![("Allow", ALLOW.to_owned())]);
                 turn.count("method_not_allowed");
             }
         }

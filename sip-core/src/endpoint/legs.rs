@@ -443,6 +443,9 @@ impl Endpoint {
             Some(_) => self.leg_answered(now, id, response, out),
             None => {
                 self.count("unwanted_2xx");
+                // PRACK and INFO of the early dialog have used numbers since the INVITE left.
+                let used = self.legs.get(&id).map_or(0, |leg| leg.dialog.local_cseq);
+                answered.local_cseq = answered.local_cseq.max(used);
                 let branch = self.tokens.branch();
                 let bytes = answered.request(&Method::Bye, &branch).finish();
                 let flow = answered.flow;

@@ -154,7 +154,7 @@ impl Endpoint {
         if let Some(rseq) = rseq {
             // Each early dialog counts for itself.
             if let Some((_, last)) = leg.heard.as_ref().filter(|(known, _)| known == tag)
-                && *last + 1 != rseq
+                && last.checked_add(1) != Some(rseq)
             {
                 if *last != rseq {
                     self.count("rseq_out_of_order");
