@@ -61,6 +61,19 @@ fn in_storms_every_trace_ends_the_same() {
 }
 
 #[test]
+fn in_storms_100rel_changes_no_end() {
+    for trace in Trace::all().into_iter().filter_map(Trace::with_100rel) {
+        for seed in 1..=seeds() / 4 {
+            let mut world = trace.play(Weather::STORMY, seed);
+            let result = trace.check_end(&mut world).and_then(|()| check_invariants(&world));
+            result.unwrap_or_else(|error| {
+                panic!("{} with 100rel and seed {seed}: {error}\n{}", trace.path.display(), world.ladder.join("\n"))
+            });
+        }
+    }
+}
+
+#[test]
 fn in_any_weather_the_invariants_hold() {
     // Half of everything lost without bound, a third doubled.
     let weather = Weather { loss: 500, duplication: 300, losses_per_message: None, ..Weather::STORMY };

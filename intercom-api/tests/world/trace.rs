@@ -46,6 +46,15 @@ impl Trace {
         paths.iter().map(|path| Trace::read(path)).collect()
     }
 
+    /// The same where everybody knows 100rel; `None` where the end is about somebody who does not.
+    pub fn with_100rel(mut self) -> Option<Trace> {
+        if self.cast.iter().any(|(.., traits)| traits.offerless && !traits.reliable) {
+            return None;
+        }
+        self.cast.iter_mut().for_each(|(.., traits)| traits.reliable = true);
+        Some(self)
+    }
+
     fn read(path: &Path) -> Trace {
         let text = std::fs::read_to_string(path).expect("a trace");
         let mut trace =
