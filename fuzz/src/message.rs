@@ -59,7 +59,8 @@ fn response_agrees(message: &Message, sound: bool, code: u16) {
 /// Takes the INVITE, answers it, and hangs up: the BYE goes to whom it came from.
 fn bye_agrees(invite: &Message) {
     let flow = Flow { transport: Transport::Udp, local: ([192, 0, 2, 1], 5060).into(), remote: SOURCE };
-    let identity = Identity { product: "fuzz".into(), public_host: None, allow: "INVITE" };
+    let (supported, session_expires) = ("100rel, timer", None);
+    let identity = Identity { product: "fuzz".into(), public_host: None, allow: "INVITE", supported, session_expires };
     let mut endpoint = Endpoint::new(identity, Tokens::new(0, [1; 32]));
     let (mut now, mut out) = (Instant::now(), Out::default());
     endpoint.receive(now, flow, invite.bytes().clone(), &mut out);

@@ -168,3 +168,24 @@ fn a_phone_opens_the_door_once_and_both_hear_twice() {
     assert_eq!((&record["account"], &record["outcome"], &record["status"]), (&"p2".into(), &"opened".into(), &200.into()));
     assert_eq!(house.call()["end_reason"], "callee hung up");
 }
+
+#[test]
+fn door_and_phone_acknowledge_each_183_and_the_phone_holds_and_resumes() {
+    let house = House::new(88, &[]);
+    let phones = house.phones(["phone_loses", "phone_answers_reliably", "phone_loses"]);
+    house.door("door_with_100rel", "room").succeed();
+    let logs: Vec<String> = phones.into_iter().map(Scenario::succeed).collect();
+    assert_eq!(logs[1].lines().collect::<Vec<_>>(), ["held", "held the old way", "resumed"]);
+    let call = house.call();
+    assert_eq!((&call["answered_by"], &call["end_reason"]), (&"p2".into(), &"caller hung up".into()));
+}
+
+#[test]
+fn a_door_without_an_offer_gets_ours_in_the_200() {
+    let house = House::new(89, &[]);
+    let phones = house.phones(["phone_loses", "phone_answers", "phone_loses"]);
+    house.door("door_without_offer", "room").succeed();
+    phones.into_iter().for_each(|phone| drop(phone.succeed()));
+    let call = house.call();
+    assert_eq!((&call["answered_by"], &call["end_reason"]), (&"p2".into(), &"caller hung up".into()));
+}

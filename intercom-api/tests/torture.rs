@@ -42,7 +42,7 @@ const TABLE: &[(&str, &str, &str, Fate, &str)] = &[
     ("rfc4475", "3.1.1.8", "dblreq", Says(401), "one answer: what follows the body of a datagram is ignored (RFC 3261 §18.3)"),
     ("rfc4475", "3.1.1.9", "semiuri", Says(200), "well-formed; the semicolon is part of the user"),
     ("rfc4475", "3.1.1.10", "transports", Says(200), "well-formed; transports of other hops are not ours to judge"),
-    ("rfc4475", "3.1.1.11", "mpart01", Says(405), "well-formed; MESSAGE is not served"),
+    ("rfc4475", "3.1.1.11", "mpart01", Says(407), "well-formed; relayed after the password"),
     ("rfc4475", "3.1.1.12", "unreason", Drops("response_to_nothing"), "well-formed; we asked nothing"),
     ("rfc4475", "3.1.1.13", "noreason", Drops("response_to_nothing"), "well-formed; we asked nothing"),
     ("rfc4475", "3.1.2.1", "badinv01", Says(400), "empty parameters and hops in Via"),

@@ -61,6 +61,19 @@ fn in_storms_every_trace_ends_the_same() {
 }
 
 #[test]
+fn in_storms_100rel_changes_no_end() {
+    for trace in Trace::all().into_iter().filter_map(Trace::with_100rel) {
+        for seed in 1..=seeds() / 4 {
+            let mut world = trace.play(Weather::STORMY, seed);
+            let result = trace.check_end(&mut world).and_then(|()| check_invariants(&world));
+            result.unwrap_or_else(|error| {
+                panic!("{} with 100rel and seed {seed}: {error}\n{}", trace.path.display(), world.ladder.join("\n"))
+            });
+        }
+    }
+}
+
+#[test]
 fn in_any_weather_the_invariants_hold() {
     // Half of everything lost without bound, a third doubled.
     let weather = Weather { loss: 500, duplication: 300, losses_per_message: None, ..Weather::STORMY };
@@ -92,31 +105,41 @@ mod races {
     use fixtures::net::Random;
     use intercom_api::model::AccountType;
     use std::time::Duration;
-    use world::device::{Device, Habit};
+    use world::device::{Device, Habit, Traits};
 
     const RUNS: u64 = 10_000;
     const WEATHER: Weather = Weather { jitter: Duration::from_millis(4), ..Weather::FAIR };
 
     /// A door and two phones, the second one registered or not.
     fn house(seed: u64, both: bool) -> World {
+        ringing(seed, both, Traits::default(), 0)
+    }
+
+    /// All of them know 100rel, and the door's PRACK is lost: a 200 has to wait until it comes again.
+    fn reliable_house(seed: u64) -> World {
+        ringing(seed, true, Traits { reliable: true, ..Traits::default() }, 1)
+    }
+
+    fn ringing(seed: u64, both: bool, traits: Traits, lost_pracks: u32) -> World {
         let mut world =
             World::new(WEATHER, seed, &[("d1", AccountType::Door), ("p1", AccountType::App), ("p2", AccountType::App)]);
         for (index, (name, habit)) in [("d1", Habit::Door), ("p1", Habit::Early), ("p2", Habit::Early)].into_iter().enumerate() {
-            world.add(Device::new(name, 11 + index as u8, habit, seed * 3 + index as u64));
+            world.add(Device::that(name, 11 + index as u8, habit, seed * 3 + index as u64, traits));
             if name == "p1" || (name == "p2" && both) {
                 world.act(name, |device, now| device.register(now));
             }
         }
         world.run(Duration::from_millis(100));
+        world.losses.push(("server".into(), "PRACK".into(), lost_pracks));
         world.act("d1", |door, now| door.call(now, "room"));
         world.run(Duration::from_millis(100));
         world
     }
 
     /// Two things within six milliseconds, in either order; then the visitor leaves and all must be over.
-    fn race(name: &str, both: bool, first: fn(&mut World), second: fn(&mut World)) {
+    fn race(name: &str, house: impl Fn(u64) -> World, first: fn(&mut World), second: fn(&mut World)) {
         for seed in 0..RUNS {
-            let mut world = house(seed, both);
+            let mut world = house(seed);
             let mut random = Random(seed ^ 0x5eed);
             let (a, b) = (random.below(6000), random.below(6000));
             let begin = world.now;
@@ -146,16 +169,51 @@ mod races {
 
     #[test]
     fn two_phones_answer_at_once() {
-        race("double answer", true, |w| w.act("p1", |p, now| p.answer(now, 200)), |w| w.act("p2", |p, now| p.answer(now, 200)));
+        race(
+            "double answer",
+            |seed| house(seed, true),
+            |w| w.act("p1", |p, now| p.answer(now, 200)),
+            |w| w.act("p2", |p, now| p.answer(now, 200)),
+        );
     }
 
     #[test]
     fn the_answer_crosses_the_visitor_leaving() {
-        race("answer and cancel", true, |w| w.act("p1", |p, now| p.answer(now, 200)), |w| w.act("d1", |d, now| d.hang_up(now)));
+        race(
+            "answer and cancel",
+            |seed| house(seed, true),
+            |w| w.act("p1", |p, now| p.answer(now, 200)),
+            |w| w.act("d1", |d, now| d.hang_up(now)),
+        );
     }
 
     #[test]
     fn a_phone_registers_while_another_answers() {
-        race("late registrant", false, |w| w.act("p1", |p, now| p.answer(now, 200)), |w| w.act("p2", |p, now| p.register(now)));
+        race(
+            "late registrant",
+            |seed| house(seed, false),
+            |w| w.act("p1", |p, now| p.answer(now, 200)),
+            |w| w.act("p2", |p, now| p.register(now)),
+        );
+    }
+
+    #[test]
+    fn the_answer_waits_for_a_prack_and_crosses_the_visitor_leaving() {
+        race(
+            "held answer and cancel",
+            reliable_house,
+            |w| w.act("p1", |p, now| p.answer(now, 200)),
+            |w| w.act("d1", |d, now| d.hang_up(now)),
+        );
+    }
+
+    #[test]
+    fn two_phones_answer_while_a_prack_is_missing() {
+        race(
+            "held double answer",
+            reliable_house,
+            |w| w.act("p1", |p, now| p.answer(now, 200)),
+            |w| w.act("p2", |p, now| p.answer(now, 200)),
+        );
     }
 }

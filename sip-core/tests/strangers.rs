@@ -9,7 +9,10 @@ use sip_core::token::Tokens;
 use std::time::{Duration, Instant};
 
 fn endpoint() -> Endpoint {
-    Endpoint::new(Identity { product: "test".into(), public_host: None, allow: "INVITE" }, Tokens::new(0, [1; 32]))
+    Endpoint::new(
+        Identity { product: "test".into(), public_host: None, allow: "INVITE", supported: "", session_expires: None },
+        Tokens::new(0, [1; 32]),
+    )
 }
 
 fn receive(endpoint: &mut Endpoint, now: Instant, text: &str) -> Out {

@@ -144,9 +144,19 @@ impl Member {
         if response.body().is_empty() {
             return None;
         }
-        let answer = Sdp::parse(response.body()).ok()?;
-        self.negotiated = Some(sdp::read_answer(&self.offer, &answer).ok()?);
+        self.take_answer(&Sdp::parse(response.body()).ok()?)
+    }
+
+    /// An answer to our last description.
+    pub fn take_answer(&mut self, answer: &Sdp) -> Option<LegPlan> {
+        self.negotiated = Some(sdp::read_answer(&self.offer, answer).ok()?);
         self.plan()
+    }
+
+    /// Its leg has another flow now, or the same.
+    pub fn follow(&mut self, flow: Flow) {
+        self.flow = flow;
+        self.ports.reached_from(flow.remote.ip());
     }
 
     fn plan(&mut self) -> Option<LegPlan> {
@@ -162,11 +172,13 @@ impl Member {
 
     /// A new offer of the phone: the answer, and what changes for media.
     pub fn renegotiate(&mut self, offer: &Sdp, door: &Door) -> Option<(String, LegPlan)> {
-        self.version += 1;
-        let local: Local = self.ports.local(self.ip, self.session_id, self.version);
+        let local: Local = self.ports.local(self.ip, self.session_id, self.version + 1);
         let (answer, member) = sdp::answer_member(offer, door, &local).ok()?;
         self.negotiated = Some(member);
-        self.offer = answer;
+        if !answer.says_the_same(&self.offer) {
+            self.version += 1;
+            self.offer = answer;
+        }
         let plan = self.plan()?;
         Some((self.offer.to_string(), plan))
     }

@@ -13,6 +13,7 @@ mod door;
 mod member;
 mod plan;
 mod record;
+mod renew;
 
 use crate::live::{CallId, CallView};
 use crate::model::Number;
@@ -24,7 +25,7 @@ use record::Ladder;
 use sip_core::endpoint::{Headers, LegId, TxId};
 use sip_core::flow::Flow;
 use sip_core::location::Binding;
-use sip_core::message::{Message, Method};
+use sip_core::message::Message;
 use sip_core::sdp::{self, Door, Sdp};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -48,10 +49,8 @@ const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 /// Why a call was refused before it rang. Each has a status and a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refuse {
-    /// No session description, or one we cannot read.
+    /// A session description we cannot read.
     BadOffer,
-    /// An INVITE without an offer (arrives with the dialogs issue, D-09).
-    NoOffer,
     /// No codec of the offer is ours.
     NothingInCommon,
     /// No free ports.
@@ -62,7 +61,7 @@ impl Refuse {
     pub fn code(self) -> u16 {
         match self {
             Refuse::BadOffer => 400,
-            Refuse::NoOffer | Refuse::NothingInCommon => 488,
+            Refuse::NothingInCommon => 488,
             Refuse::NoPorts => 503,
         }
     }
@@ -70,7 +69,6 @@ impl Refuse {
     pub fn name(self) -> &'static str {
         match self {
             Refuse::BadOffer => "bad_offer",
-            Refuse::NoOffer => "no_offer",
             Refuse::NothingInCommon => "nothing_in_common",
             Refuse::NoPorts => "no_ports",
         }
@@ -122,7 +120,11 @@ pub struct Call {
     door: Door,
     door_ports: LegPorts,
     /// The one SDP the door sees until it offers anew (D-01, D-09), and what its `o=` and `c=` lines are made of.
-    answer: String,
+    answer: Sdp,
+    /// The door's INVITE had no offer: `answer` is ours.
+    offerless: bool,
+    /// Legs that owe an answer to an offer of ours, in ACK or PRACK.
+    offered: Vec<LegId>,
     door_ip: IpAddr,
     door_sdp: (u64, u64),
     /// Next of [`PROGRESS_REPEATS`]; `None` once the door was heard.
@@ -146,10 +148,8 @@ pub struct Call {
 impl Call {
     /// The door's INVITE: 183 with SDP at once and no 100 before it (D-02), then a leg per registered account.
     pub fn ring(turn: &mut Turn<'_>, ring: Ring, tx: TxId, request: &Message, flow: Flow) -> Result<Call, Refuse> {
-        if request.body().is_empty() {
-            return Err(Refuse::NoOffer);
-        }
-        let offer = Sdp::parse(request.body()).map_err(|_| Refuse::BadOffer)?;
+        let offerless = request.body().is_empty();
+        let offer = (!offerless).then(|| Sdp::parse(request.body())).transpose().map_err(|_| Refuse::BadOffer)?;
         let leg = turn.endpoint.take(tx).ok_or(Refuse::BadOffer)?;
         turn.sessions.insert(leg, ring.session);
         let refused = |turn: &mut Turn<'_>, refuse: Refuse| {
@@ -158,14 +158,18 @@ impl Call {
             refuse
         };
         let Some(worker) = turn.ports.choose_worker() else { return Err(refused(turn, Refuse::NoPorts)) };
-        let has = |kind: &sdp::Kind| offer.media.iter().any(|media| media.kind == *kind && media.port != 0);
+        let has = |kind: &sdp::Kind| {
+            let mut media = offer.iter().flat_map(|offer| &offer.media);
+            offerless || media.any(|media| media.kind == *kind && media.port != 0)
+        };
         let (audio, video) = (has(&sdp::Kind::Audio), has(&sdp::Kind::Video));
         let Some(mut ports) = LegPorts::take(turn, worker, leg, flow.remote.ip(), audio, video) else {
             return Err(refused(turn, Refuse::NoPorts));
         };
         let ip = turn.settings.media_ip.unwrap_or(flow.local.ip());
         let session_id = u64::from(turn.endpoint.tokens().random_u32());
-        let (answer, door) = match sdp::answer_door(&offer, &ports.local(ip, session_id, 1)) {
+        let local = ports.local(ip, session_id, 1);
+        let (answer, door) = match offer.map_or_else(|| Ok(sdp::offer_door(&local)), |offer| sdp::answer_door(&offer, &local)) {
             Ok(negotiated) => negotiated,
             Err(_) => {
                 ports.release(turn);
@@ -178,7 +182,9 @@ impl Call {
             end_reason: None,
             door_leg: leg,
             sip_call_id: request.call_id().unwrap_or_default().to_owned(),
-            answer: answer.to_string(),
+            answer,
+            offerless,
+            offered: Vec::from_iter(offerless.then_some(leg)),
             door_ip: ip,
             door_sdp: (session_id, 1),
             door,
@@ -221,9 +227,9 @@ impl Call {
         &self.ring.caller
     }
 
-    /// Whose leg it is.
-    pub fn account(&self, leg: LegId) -> Option<&Number> {
-        if leg == self.door_leg { Some(&self.ring.caller) } else { self.members.get(&leg).map(|member| &member.account) }
+    /// Whose leg this is.
+    pub fn account_of(&self, leg: LegId) -> Option<&Number> {
+        if leg == self.door_leg { Some(&self.ring.caller) } else { self.members.get(&leg).map(|m| &m.account) }
     }
 
     /// Everybody this call is for.
@@ -252,17 +258,20 @@ impl Call {
         }
     }
 
-    /// 183 with the one SDP; armed again until the door is heard (D-02).
+    /// 183 with the one SDP; armed again until the door is heard (D-02), or only once a minute if the door acknowledges it
+    /// (RFC 3262). A door that made no offer gets ours here only reliably, else 180 and our offer in the 200 (D-09).
     fn send_progress(&mut self, turn: &mut Turn<'_>) {
-        turn.endpoint.answer(
-            turn.now,
-            self.door_leg,
-            183,
-            &Headers::new(),
-            Some(("application/sdp", self.answer.as_bytes())),
-            turn.sip,
-        );
-        self.step(turn, "server", "door", "183 Session Progress");
+        let (code, described) = match (turn.endpoint.is_reliable(self.door_leg), self.offerless) {
+            (true, _) => (183, self.progress.take().is_some()),
+            (false, true) => (180, false),
+            (false, false) => (183, true),
+        };
+        if !described {
+            self.progress = None;
+        }
+        let text = described.then(|| self.answer.to_string());
+        turn.endpoint.answer(turn.now, self.door_leg, code, &Headers::new(), text.as_deref().map(sdp_body), turn.sip);
+        self.step(turn, "server", "door", &format!("{code} {}", sip_core::message::reason_phrase(code)));
         let wait = match self.progress {
             Some(n) => {
                 self.progress = Some(n + 1);
@@ -374,14 +383,10 @@ impl Call {
         let session = self.ring.session;
         turn.media(self.worker, Command::Put { session, leg: plan });
         turn.media(self.worker, Command::Talk { session, leg: Some(crate::turn::media_leg(leg)) });
-        turn.endpoint.answer(
-            turn.now,
-            self.door_leg,
-            200,
-            &Headers::new(),
-            Some(("application/sdp", self.answer.as_bytes())),
-            turn.sip,
-        );
+        // An offer of ours that went with a reliable 183 is not made twice (RFC 3264 §4).
+        let offered_before = self.offerless && turn.endpoint.is_reliable(self.door_leg);
+        let text = (!offered_before).then(|| self.answer.to_string());
+        turn.endpoint.answer(turn.now, self.door_leg, 200, &Headers::new(), text.as_deref().map(sdp_body), turn.sip);
         self.step(turn, "server", "door", "200 OK");
         self.drop_members(turn, Some(leg), Some(ELSEWHERE), "answered elsewhere");
         for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Retry] {
@@ -433,64 +438,6 @@ impl Call {
     pub fn cancelled(&mut self, turn: &mut Turn<'_>) {
         self.step(turn, "door", "server", "CANCEL");
         self.end(turn, "caller gave up", None);
-    }
-
-    /// A request inside a leg that is not BYE: answered locally (D-01, D-09), never passed on.
-    pub fn request(&mut self, turn: &mut Turn<'_>, leg: LegId, tx: TxId, request: &Message) {
-        let name =
-            if leg == self.door_leg { Some("door".to_owned()) } else { self.members.get(&leg).map(|m| m.account.to_string()) };
-        let (Some(name), Some(method)) = (name, request.method().cloned()) else { return };
-        self.step(turn, &name, "server", method.as_str());
-        let no_headers = Headers::new();
-        match method {
-            Method::Info => self.info(turn, leg, tx, request),
-            Method::Options => turn.endpoint.respond(turn.now, tx, 200, &no_headers, None, turn.sip),
-            Method::Invite | Method::Update if request.body().is_empty() => {
-                // A refresh repeats what stands; an offerless re-INVITE gets our last description as its offer.
-                let body = self.last_description(leg).filter(|_| method == Method::Invite);
-                turn.endpoint.respond(turn.now, tx, 200, &no_headers, body.as_deref().map(sdp_body), turn.sip);
-            }
-            Method::Invite | Method::Update => match self.renegotiate(turn, leg, request) {
-                Ok(answer) => turn.endpoint.respond(turn.now, tx, 200, &no_headers, Some(sdp_body(&answer)), turn.sip),
-                Err(refuse) => {
-                    turn.count(refuse.name());
-                    turn.endpoint.respond(turn.now, tx, refuse.code(), &no_headers, None, turn.sip);
-                }
-            },
-            _ => {
-                turn.count("method_not_allowed");
-                turn.endpoint.respond(turn.now, tx, 405, &vec![("Allow", crate::switchboard::ALLOW.to_owned())], None, turn.sip);
-            }
-        }
-    }
-
-    fn last_description(&self, leg: LegId) -> Option<String> {
-        if leg == self.door_leg { Some(self.answer.clone()) } else { self.members.get(&leg).map(Member::description) }
-    }
-
-    /// A new offer inside a leg: hold, resume, a moved address. The other side is not asked (D-09).
-    fn renegotiate(&mut self, turn: &mut Turn<'_>, leg: LegId, request: &Message) -> Result<String, Refuse> {
-        let offer = Sdp::parse(request.body()).map_err(|_| Refuse::BadOffer)?;
-        let (answer, plan) = if leg == self.door_leg {
-            self.door_sdp.1 += 1;
-            let local = self.door_ports.local(self.door_ip, self.door_sdp.0, self.door_sdp.1);
-            let (answer, door) = sdp::answer_door_again(&offer, &self.door, &local).map_err(|_| Refuse::NothingInCommon)?;
-            let plan = self.door_ports.plan(door.audio.as_ref(), door.video.as_ref());
-            self.answer = answer.to_string();
-            (self.answer.clone(), plan)
-        } else {
-            let member = self.members.get_mut(&leg).ok_or(Refuse::BadOffer)?;
-            member.renegotiate(&offer, &self.door).ok_or(Refuse::NothingInCommon)?
-        };
-        turn.media(self.worker, Command::Put { session: self.ring.session, leg: plan });
-        Ok(answer)
-    }
-
-    /// Our 200 to the door was never acknowledged; the endpoint has sent the BYE.
-    pub fn not_acknowledged(&mut self, turn: &mut Turn<'_>, leg: LegId) {
-        if leg == self.door_leg {
-            self.end(turn, "caller lost", None);
-        }
     }
 
     pub fn timeout(&mut self, turn: &mut Turn<'_>, timer: CallTimer) {

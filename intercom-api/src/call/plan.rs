@@ -64,6 +64,11 @@ impl LegPorts {
         self.leg = leg;
     }
 
+    /// The leg's SIP comes from there: so may its media (D-17).
+    pub fn reached_from(&mut self, ip: IpAddr) {
+        self.sip_source = ip;
+    }
+
     pub fn release(&mut self, turn: &mut Turn<'_>) {
         for port in [self.audio.take(), self.video.take()].into_iter().flatten() {
             turn.ports.release(turn.now, port.pair);

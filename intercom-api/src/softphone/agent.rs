@@ -5,7 +5,7 @@ use bytes::Bytes;
 use sip_core::digest::Challenge;
 use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Lone, Out};
 use sip_core::flow::Flow;
-use sip_core::message::{Message, Method, Name};
+use sip_core::message::{Message, Method, Name, Uri};
 use sip_core::token::Tokens;
 use sip_core::transaction::Transmit;
 use std::time::{Duration, Instant};
@@ -23,6 +23,10 @@ pub struct AgentConfig {
     /// From our socket to the server.
     pub flow: Flow,
     pub seed: [u8; 32],
+    /// Extensions it knows: `100rel`, `timer`, both (`100rel, timer`) or none.
+    pub supported: &'static str,
+    /// Seconds of the session timer it asks for.
+    pub session_expires: Option<u32>,
 }
 
 /// What the agent tells its user.
@@ -37,7 +41,8 @@ pub enum AgentEvent {
     Incoming {
         offer: Bytes,
     },
-    /// 101–199 for our call, with its description if it has one.
+    /// 101–199 for our call, with its description if it has one. If our call had none, this one is an offer, to be answered
+    /// with [`Agent::accept_offer`]; the same for [`AgentEvent::Answered`].
     Progress {
         code: u16,
         to_tag: String,
@@ -58,6 +63,20 @@ pub enum AgentEvent {
     /// An INFO in the call, answered 200 already.
     Info {
         body: Bytes,
+    },
+    /// The answer to our [`Agent::reoffer`]; 408 when none came.
+    Reoffered {
+        code: u16,
+        body: Bytes,
+    },
+    /// A MESSAGE for us, answered 200 already.
+    Message {
+        from: String,
+        body: Bytes,
+    },
+    /// What became of our [`Agent::message`].
+    Delivered {
+        code: u16,
     },
 }
 
@@ -85,16 +104,28 @@ pub struct Agent {
     /// What is called, to try again with credentials.
     dialled: Option<(String, Bytes)>,
     tried: bool,
+    /// The description of our re-INVITE, and whether it has been sent with credentials.
+    reoffer: Option<(Bytes, bool)>,
+    /// The MESSAGE under way: to whom, what, its CSeq.
+    message: Option<(String, String, u32)>,
+    message_tried: bool,
+    message_call_id: String,
     /// How requests in the call are answered: 200, or what a device that does not know them says.
     pub info_code: u16,
 }
 
 impl Agent {
     pub fn new(config: AgentConfig) -> Agent {
-        let identity =
-            Identity { product: "Doorline-softphone".into(), public_host: None, allow: "INVITE, ACK, CANCEL, BYE, INFO" };
+        let identity = Identity {
+            product: "Doorline-softphone".into(),
+            public_host: None,
+            // Without UPDATE, as many phones are.
+            allow: "INVITE, ACK, CANCEL, BYE, INFO, PRACK, MESSAGE",
+            supported: config.supported,
+            session_expires: config.session_expires,
+        };
         let mut tokens = Tokens::new(0, config.seed);
-        let register_call_id = tokens.token();
+        let (register_call_id, message_call_id) = (tokens.token(), tokens.token());
         Agent {
             endpoint: Endpoint::new(identity, tokens),
             config,
@@ -107,6 +138,10 @@ impl Agent {
             leg: None,
             dialled: None,
             tried: false,
+            reoffer: None,
+            message: None,
+            message_tried: false,
+            message_call_id,
             info_code: 200,
         }
     }
@@ -156,7 +191,7 @@ impl Agent {
         self.endpoint.send(now, lone, &mut self.sip);
     }
 
-    /// Calls a number with an offer.
+    /// Calls a number with an offer, or with an empty body for none.
     pub fn call(&mut self, now: Instant, dialled: &str, offer: Bytes, out: &mut AgentOut) {
         self.tried = false;
         self.dialled = Some((dialled.to_owned(), offer));
@@ -208,6 +243,58 @@ impl Agent {
         self.pump(now, out);
     }
 
+    /// Answers the offer in a response to our call.
+    pub fn accept_offer(&mut self, now: Instant, answer: &[u8], out: &mut AgentOut) {
+        if let Some(leg) = self.leg {
+            self.endpoint.accept_offer(now, leg, answer, &mut self.sip);
+        }
+        self.pump(now, out);
+    }
+
+    /// Sends a re-INVITE with a new description.
+    pub fn reoffer(&mut self, now: Instant, body: Bytes, out: &mut AgentOut) {
+        self.reoffer = Some((body.clone(), false));
+        if let Some(leg) = self.leg {
+            self.endpoint.reinvite(now, leg, Headers::new(), &body, &mut self.sip);
+        }
+        self.pump(now, out);
+    }
+
+    /// Our address has changed: the call and everything else goes on from there.
+    pub fn move_to(&mut self, flow: Flow) {
+        self.config.flow = flow;
+        if let Some(leg) = self.leg {
+            self.endpoint.move_leg(leg, flow);
+        }
+    }
+
+    /// Sends a text to another account.
+    pub fn message(&mut self, now: Instant, to: &str, text: &str, out: &mut AgentOut) {
+        let cseq = self.message.as_ref().map_or(1, |(.., cseq)| cseq + 1);
+        self.message = Some((to.to_owned(), text.to_owned(), cseq));
+        self.message_tried = false;
+        self.send_message(now, Headers::new());
+        self.pump(now, out);
+    }
+
+    fn send_message(&mut self, now: Instant, headers: Headers) {
+        let Some((to, text, cseq)) = &self.message else { return };
+        let uri = format!("sip:{to}@{}", self.config.domain);
+        let lone = Lone {
+            flow: self.config.flow,
+            method: Method::Message,
+            uri: &uri,
+            routes: &[],
+            from: &format!("<sip:{}@{}>", self.config.number, self.config.domain),
+            to: &format!("<{uri}>"),
+            call_id: &self.message_call_id,
+            cseq: *cseq,
+            headers,
+            body: Some(("text/plain", text.as_bytes())),
+        };
+        self.endpoint.send(now, lone, &mut self.sip);
+    }
+
     pub fn receive(&mut self, now: Instant, datagram: Bytes, out: &mut AgentOut) {
         self.endpoint.receive(now, self.config.flow, datagram, &mut self.sip);
         self.pump(now, out);
@@ -250,6 +337,12 @@ impl Agent {
                 }
                 Some(Method::Invite) => self.endpoint.respond(now, tx, 486, &Headers::new(), None, &mut self.sip),
                 Some(Method::Options) => self.endpoint.respond(now, tx, 200, &Headers::new(), None, &mut self.sip),
+                Some(Method::Message) => {
+                    self.endpoint.respond(now, tx, 200, &Headers::new(), None, &mut self.sip);
+                    let from = request.from().and_then(|from| Uri::parse(from.uri)?.user_decoded().map(|user| user.into_owned()));
+                    let body = Bytes::copy_from_slice(request.body());
+                    out.events.push(AgentEvent::Message { from: from.unwrap_or_default(), body });
+                }
                 _ => self.endpoint.respond(now, tx, 405, &Headers::new(), None, &mut self.sip),
             },
             Event::LegRequest { leg, tx, request, .. } => match request.method() {
@@ -264,6 +357,13 @@ impl Agent {
                         out.events.push(AgentEvent::Info { body: Bytes::copy_from_slice(request.body()) });
                     }
                 }
+                // A refresh: what stands, stands.
+                Some(Method::Invite) => {
+                    let body = self.endpoint.leg_description(leg);
+                    let body = body.as_deref().map(|body| ("application/sdp", body));
+                    self.endpoint.respond(now, tx, 200, &Headers::new(), body, &mut self.sip);
+                }
+                Some(Method::Prack) => self.endpoint.respond(now, tx, 200, &Headers::new(), None, &mut self.sip),
                 _ => self.endpoint.respond(now, tx, 488, &Headers::new(), None, &mut self.sip),
             },
             Event::Progress { response, .. } => {
@@ -279,12 +379,16 @@ impl Agent {
                 self.leg = None;
                 out.events.push(AgentEvent::Cancelled);
             }
-            Event::NotAcknowledged { .. } => {
+            Event::NotAcknowledged { .. } | Event::Expired { .. } => {
                 self.leg = None;
                 out.events.push(AgentEvent::Ended);
             }
             Event::Confirmed { .. } => {}
+            Event::Response { leg: None, method: Method::Message, response, .. } => self.delivered(now, response.as_ref(), out),
             Event::Response { leg: None, response, .. } => self.registered(now, response.as_ref(), out),
+            Event::Response { leg: Some(leg), method: Method::Invite, response, .. } => {
+                self.reoffered(now, leg, response.as_ref(), out);
+            }
             Event::Response { leg: Some(_), .. } => {}
         }
     }
@@ -301,6 +405,32 @@ impl Agent {
             return self.send_invite(now, vec![("Proxy-Authorization", answer)]);
         }
         out.events.push(AgentEvent::Refused { code });
+    }
+
+    fn reoffered(&mut self, now: Instant, leg: LegId, response: Option<&Message>, out: &mut AgentOut) {
+        // Without one of ours it was the session timer's.
+        let Some((body, tried)) = self.reoffer.take() else { return };
+        let code = response.and_then(Message::code).unwrap_or(408);
+        let challenge = response.and_then(|r| r.header(Name::ProxyAuthenticate)).filter(|_| code == 407 && !tried);
+        if let Some(challenge) = challenge {
+            let answer = self.credentials(challenge, "INVITE", &format!("sip:{}", self.config.domain));
+            self.endpoint.reinvite(now, leg, vec![("Proxy-Authorization", answer)], &body, &mut self.sip);
+            self.reoffer = Some((body, true));
+            return;
+        }
+        out.events.push(AgentEvent::Reoffered { code, body: Bytes::copy_from_slice(response.map_or(&[], Message::body)) });
+    }
+
+    fn delivered(&mut self, now: Instant, response: Option<&Message>, out: &mut AgentOut) {
+        let code = response.and_then(Message::code).unwrap_or(408);
+        let challenge = response.and_then(|r| r.header(Name::ProxyAuthenticate)).filter(|_| code == 407 && !self.message_tried);
+        let Some(challenge) = challenge else { return out.events.push(AgentEvent::Delivered { code }) };
+        self.message_tried = true;
+        if let Some((.., cseq)) = &mut self.message {
+            *cseq += 1;
+        }
+        let answer = self.credentials(challenge, "MESSAGE", &format!("sip:{}", self.config.domain));
+        self.send_message(now, vec![("Proxy-Authorization", answer)]);
     }
 
     fn registered(&mut self, now: Instant, response: Option<&Message>, out: &mut AgentOut) {

@@ -131,8 +131,15 @@ impl Device {
     ) -> io::Result<(mpsc::UnboundedSender<Order>, mpsc::UnboundedReceiver<(Instant, Happened)>)> {
         let sip = UdpSocket::bind((config.ip, 0)).await?;
         let flow = Flow { transport: Transport::Udp, local: sip.local_addr()?, remote: config.server };
-        let agent_config =
-            AgentConfig { number: config.number, password: config.password, domain: config.domain, flow, seed: config.seed };
+        let agent_config = AgentConfig {
+            number: config.number,
+            password: config.password,
+            domain: config.domain,
+            flow,
+            seed: config.seed,
+            supported: "",
+            session_expires: None,
+        };
         let mut agent = Agent::new(agent_config);
         let audio = Rtp::bind(config.ip, agent.tokens().random_u32()).await?;
         let video = Rtp::bind(config.ip, agent.tokens().random_u32()).await?;
@@ -272,6 +279,8 @@ impl Device {
             }
             AgentEvent::Ended => self.over(),
             AgentEvent::Info { body } => self.info(&body, out),
+            // It is told to do none of these, and shows no texts.
+            AgentEvent::Reoffered { .. } | AgentEvent::Delivered { .. } | AgentEvent::Message { .. } => {}
         }
     }
 

@@ -8,6 +8,7 @@ pub mod bans;
 pub mod limits;
 mod ping;
 mod register;
+mod relay;
 mod ring;
 mod route;
 
@@ -37,7 +38,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Methods we serve: what `Allow` says.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REGISTER";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, REGISTER";
+/// Extensions of dialogs that we know: what `Supported` says and `Require` may ask for.
+pub const SUPPORTED: &str = "100rel, timer";
+/// The session timer we ask for, in seconds. Only if a talk may last longer: else its limit ends a dead one sooner, and
+/// refreshes would be noise.
+const SESSION_EXPIRES: u32 = 1800;
 
 /// Bindings at once: one per account, so a town's worth of accounts, at no more than 1 KiB each. An account that is not bound
 /// yet gets 503 beyond.
@@ -84,6 +90,8 @@ pub struct Switchboard {
     /// The answered call of an app account (D-36).
     talking: HashMap<Number, SessionId>,
     ending: HashMap<Number, (LegId, Instant)>,
+    /// MESSAGEs on their way: our request, and whose answer waits for it.
+    relays: HashMap<TxId, TxId>,
     locks: BTreeMap<Number, Lock>,
     timers: Timers<(SessionId, CallTimer)>,
     next_session: u64,
@@ -99,6 +107,8 @@ impl Switchboard {
             product: concat!("Doorline/", env!("CARGO_PKG_VERSION")).to_owned(),
             public_host: parts.public_host,
             allow: ALLOW,
+            supported: SUPPORTED,
+            session_expires: (parts.settings.talk_limit.as_secs() > SESSION_EXPIRES.into()).then_some(SESSION_EXPIRES),
         };
         let algorithms = if parts.settings.sha256 { Algorithm::SHA256_AND_MD5 } else { Algorithm::MD5 };
         Switchboard {
@@ -119,6 +129,7 @@ impl Switchboard {
             callers: HashMap::new(),
             talking: HashMap::new(),
             ending: HashMap::new(),
+            relays: HashMap::new(),
             locks: BTreeMap::new(),
             timers: Timers::default(),
             next_session: 0,
@@ -369,31 +380,38 @@ impl Switchboard {
     fn event(&mut self, now: Instant, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Request { tx, request, flow } => self.request(now, tx, request, flow, out),
-            Event::LegRequest { leg, tx, request, flow, same_flow } => {
-                // From elsewhere only whose leg it is, and who proves it, is served (D-13); else it has been challenged or refused.
-                let owner =
-                    self.sessions.get(&leg).and_then(|session| self.calls.get(session)).and_then(|call| call.account(leg));
-                if !same_flow && self.authenticate(now, tx, &request, owner.map(ToString::to_string).as_deref()).is_none() {
-                    return;
+            Event::LegRequest { leg, tx, request, same_flow: false, .. } => {
+                // D-13: only the leg's own account, and then it comes again as if it had come the leg's own way.
+                let call = self.sessions.get(&leg).and_then(|session| self.calls.get(session));
+                let Some(account) = call.and_then(|call| call.account_of(leg)).cloned() else {
+                    return self.stranger(tx, 481, "no_dialog");
+                };
+                if self.authenticate(now, tx, &request, Some(account.as_str())).is_some() {
+                    self.endpoint.adopt(now, tx, &mut self.sip);
                 }
-                let _ = flow;
-                self.with_leg(now, leg, out, |call, turn| match request.method() {
-                    Some(Method::Bye) => call.bye(turn, leg, tx),
-                    _ => call.request(turn, leg, tx, &request),
-                });
             }
+            Event::LegRequest { leg, tx, request, .. } => match request.method() {
+                Some(Method::Bye) => self.with_leg(now, leg, out, |call, turn| call.bye(turn, leg, tx)),
+                _ if self.refuses_extension(now, tx, &request) => {}
+                _ => self.with_leg(now, leg, out, |call, turn| call.request(turn, leg, tx, &request)),
+            },
             Event::Progress { leg, response } => self.with_leg(now, leg, out, |call, turn| call.progress(turn, leg, &response)),
             Event::Answered { leg, response } => self.with_leg(now, leg, out, |call, turn| call.answered(turn, leg, &response)),
             Event::Refused { leg, code, response } => {
                 self.with_leg(now, leg, out, |call, turn| call.refused(turn, leg, code, response.as_ref()));
             }
             Event::Cancelled { leg } => self.with_leg(now, leg, out, |call, turn| call.cancelled(turn)),
-            Event::Confirmed { .. } => {}
+            Event::Confirmed { leg, ack } => self.with_leg(now, leg, out, |call, turn| call.confirmed(turn, leg, &ack)),
+            Event::Expired { leg } => self.with_leg(now, leg, out, |call, turn| call.leg_lost(turn, leg, "session expired")),
             Event::NotAcknowledged { leg } => self.with_leg(now, leg, out, |call, turn| call.not_acknowledged(turn, leg)),
+            Event::Response { leg: Some(leg), method: Method::Invite, response, .. } => {
+                self.with_leg(now, leg, out, |call, turn| call.reinvited(turn, leg, response.as_ref()));
+            }
             Event::Response { leg: Some(leg), tx, response, .. } => {
                 self.with_leg(now, leg, out, |call, turn| call.response(turn, tx, response.as_ref()));
             }
-            Event::Response { leg: None, tx, response, .. } => self.pinged(now, tx, response.is_some(), out),
+            Event::Response { leg: None, tx, response, method: Method::Options } => self.pinged(now, tx, response.is_some(), out),
+            Event::Response { leg: None, tx, response, .. } => self.relayed(now, tx, response.as_ref()),
         }
     }
 

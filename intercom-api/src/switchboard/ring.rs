@@ -3,6 +3,7 @@
 use super::*;
 use crate::call::Ring;
 use crate::model::{Account, AccountType};
+use sip_core::endpoint;
 use sip_core::message::{Name, Uri, split_list};
 
 impl Switchboard {
@@ -11,11 +12,13 @@ impl Switchboard {
         if self.draining {
             return self.refuse(now, tx, 503, "draining");
         }
-        let wanted: Vec<String> = request.headers(Name::Require).flat_map(split_list).map(str::to_owned).collect();
-        if !wanted.is_empty() {
-            self.count("bad_extension");
-            let headers = vec![("Unsupported", wanted.join(", "))];
-            return self.endpoint.respond(now, tx, 420, &headers, None, &mut self.sip);
+        if self.refuses_extension(now, tx, request) {
+            return;
+        }
+        if endpoint::is_too_brief(request) {
+            self.count("session_interval_too_small");
+            let headers = vec![("Min-SE", endpoint::MIN_SE.to_string())];
+            return self.endpoint.respond(now, tx, 422, &headers, None, &mut self.sip);
         }
         if !self.speaks_sdp(now, tx, request) {
             return;

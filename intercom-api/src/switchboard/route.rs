@@ -23,28 +23,45 @@ impl Switchboard {
             Some(Method::Register) => self.register(now, tx, &request, flow, out),
             Some(Method::Invite) => self.invite(now, tx, &request, flow, out),
             Some(Method::Options) => self.options(tx, &request),
+            Some(Method::Message) => self.message(now, tx, &request),
             Some(Method::Bye | Method::Info | Method::Update | Method::Prack) => self.stranger(tx, 481, "no_dialog"),
-            // §21.4.6, §21.5.2: known but not served, or never heard of.
+            // RFC 6665 §4.1.3: a NOTIFY without a subscription.
+            Some(Method::Notify) => self.stranger(tx, 481, "no_subscription"),
+            // §21.5.2: never heard of.
             Some(Method::Other(_)) => self.stranger(tx, 501, "unknown_method"),
-            _ => self.stranger(tx, 405, "method_not_allowed"),
+            // §21.4.6: REFER, SUBSCRIBE, PUBLISH are known and not served. A wrong event package would be 489 (RFC 6665 §8.3.2,
+            // RFC 3903 §6), but we are no notifier and no event state compositor at all.
+            _ => {
+                self.count("method_not_allowed");
+                let allow = vec![("Allow", ALLOW.to_owned())];
+                self.endpoint.respond_stateless(tx, 405, &allow, &mut self.sip);
+            }
         }
     }
 
     fn options(&mut self, tx: TxId, request: &Message) {
-        let required: Vec<&str> = request.headers(Name::Require).flat_map(split_list).collect();
-        if required.is_empty() {
+        let Some(unknown) = unknown_extensions(request) else {
             return self.endpoint.respond_stateless(tx, 200, &Headers::new(), &mut self.sip);
-        }
+        };
         self.count("bad_extension");
-        self.endpoint.respond_stateless(tx, 420, &vec![("Unsupported", required.join(", "))], &mut self.sip);
+        self.endpoint.respond_stateless(tx, 420, &vec![("Unsupported", unknown)], &mut self.sip);
     }
 
-    /// The name of a Contact that nobody may be sent to, if there is one. For requests that have been signed.
+    /// 420 if the request insists on something we do not know (§8.2.2.3), naming exactly that.
+    pub(super) fn refuses_extension(&mut self, now: Instant, tx: TxId, request: &Message) -> bool {
+        let Some(unknown) = unknown_extensions(request) else { return false };
+        self.count("bad_extension");
+        self.endpoint.respond(now, tx, 420, &vec![("Unsupported", unknown)], None, &mut self.sip);
+        true
+    }
+
+    /// The name of a Contact or Path that nobody may be sent to, if there is one. For requests that have been signed.
     pub(super) fn bad_contact(&self, request: &Message, flow: &Flow) -> Option<&'static str> {
         let here = flow.local.ip();
         let is_ours = |a: SocketAddr| a == flow.local || (a.ip() == here && self.ports.has(a.port()));
-        let contacts = request.headers(Name::Contact).flat_map(split_list).filter_map(NameAddr::parse);
-        contacts.into_iter().find_map(|contact| check_uri(contact.uri, here, is_ours).err()).map(BadTarget::name)
+        let lines = request.headers(Name::Contact).chain(request.headers(Name::Path));
+        let mut targets = lines.flat_map(split_list).filter_map(NameAddr::parse);
+        targets.find_map(|target| check_uri(target.uri, here, is_ours).err()).map(BadTarget::name)
     }
 
     /// A small answer that costs no memory (D-15).
@@ -52,4 +69,10 @@ impl Switchboard {
         self.count(name);
         self.endpoint.respond_stateless(tx, code, &Headers::new(), &mut self.sip);
     }
+}
+
+fn unknown_extensions(request: &Message) -> Option<String> {
+    let known = |tag: &&str| SUPPORTED.split(", ").any(|ours| ours.eq_ignore_ascii_case(tag));
+    let unknown: Vec<&str> = request.headers(Name::Require).flat_map(split_list).filter(|tag| !known(tag)).collect();
+    (!unknown.is_empty()).then(|| unknown.join(", "))
 }

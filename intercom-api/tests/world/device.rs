@@ -37,6 +37,16 @@ pub enum Habit {
     Eager,
 }
 
+/// What else a device knows, by the words of the cast.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traits {
+    pub reliable: bool,
+    /// Asks for a session timer of 90 s.
+    pub timer: bool,
+    /// Calls without an offer.
+    pub offerless: bool,
+}
+
 pub struct Device {
     pub name: String,
     pub ip: IpAddr,
@@ -60,6 +70,13 @@ pub struct Device {
     /// To-tags of provisional and 2xx responses to its call.
     pub tags: Vec<String>,
     seed: u64,
+    traits: Traits,
+    /// On hold, by its owner.
+    held: bool,
+    /// Of its descriptions in the call.
+    version: u64,
+    /// What its last re-INVITE was for.
+    wish: &'static str,
     offer: Option<Sdp>,
     answer: Option<String>,
     audio: Option<Stream>,
@@ -76,12 +93,16 @@ pub struct Device {
 
 impl Device {
     pub fn new(name: &str, host: u8, habit: Habit, seed: u64) -> Device {
+        Device::that(name, host, habit, seed, Traits::default())
+    }
+
+    pub fn that(name: &str, host: u8, habit: Habit, seed: u64, traits: Traits) -> Device {
         let ip = IpAddr::from([10, 0, 1, host]);
         Device {
             name: name.to_owned(),
             ip,
             habit,
-            agent: new_agent(name, ip, seed),
+            agent: new_agent(name, ip, seed, traits),
             asleep: false,
             outbox: Vec::new(),
             story: Vec::new(),
@@ -94,6 +115,10 @@ impl Device {
             results: Vec::new(),
             tags: Vec::new(),
             seed,
+            traits,
+            held: false,
+            version: 1,
+            wish: "",
             offer: None,
             answer: None,
             audio: None,
@@ -113,7 +138,7 @@ impl Device {
         if let Some(host) = host {
             self.ip = IpAddr::from([10, 0, 1, host]);
         }
-        self.agent = new_agent(&self.name, self.ip, self.seed);
+        self.agent = new_agent(&self.name, self.ip, self.seed, self.traits);
         self.forget_call();
         self.asleep = false;
     }
@@ -121,6 +146,7 @@ impl Device {
     fn forget_call(&mut self) {
         (self.offer, self.answer, self.audio, self.video, self.answered, self.tick) = (None, None, None, None, false, None);
         (self.ring_until, self.decide_at) = (None, None);
+        (self.held, self.version) = (false, 1);
     }
 
     pub fn register(&mut self, now: Instant) {
@@ -128,9 +154,9 @@ impl Device {
     }
 
     pub fn call(&mut self, now: Instant, dialled: &str) {
-        let offer = sdp::offer(&self.local(), &self.supported());
-        let body = Bytes::from(offer.to_string());
-        self.offer = Some(offer);
+        let offer = Some(sdp::offer(&self.local(), &self.supported())).filter(|_| !self.traits.offerless);
+        let body = offer.as_ref().map_or(Bytes::new(), |offer| Bytes::from(offer.to_string()));
+        self.offer = offer;
         self.with_agent(|agent, out| agent.call(now, dialled, body, out), now);
     }
 
@@ -157,6 +183,31 @@ impl Device {
         self.with_agent(|agent, out| agent.hang_up(now, out), now);
         self.story.push("hung up".into());
         self.forget_call();
+    }
+
+    /// Puts the call on hold, or takes it up again (RFC 3264 §8.4).
+    pub fn hold(&mut self, now: Instant, held: bool) {
+        self.held = held;
+        self.reoffer(now, if held { "held" } else { "resumed" });
+    }
+
+    /// It walks out of one network and into another, and takes the call along.
+    pub fn roam(&mut self, now: Instant, host: u8) {
+        self.ip = IpAddr::from([10, 0, 1, host]);
+        self.agent.move_to(flow(self.ip));
+        self.reoffer(now, "roamed");
+    }
+
+    fn reoffer(&mut self, now: Instant, wish: &'static str) {
+        (self.wish, self.version) = (wish, self.version + 1);
+        let offer = sdp::offer(&self.local(), &self.supported());
+        let body = Bytes::from(offer.to_string());
+        self.offer = Some(offer);
+        self.with_agent(|agent, out| agent.reoffer(now, body, out), now);
+    }
+
+    pub fn tell(&mut self, now: Instant, to: &str, text: &str) {
+        self.with_agent(|agent, out| agent.message(now, to, text, out), now);
     }
 
     pub fn info(&mut self, now: Instant, content_type: &str, body: &str) {
@@ -280,6 +331,13 @@ impl Device {
                 self.forget_call();
             }
             AgentEvent::Info { body } => self.unlock_info(now, &body),
+            AgentEvent::Reoffered { code: 200, body } => {
+                self.story.push(self.wish.into());
+                self.agreed(now, &body);
+            }
+            AgentEvent::Reoffered { code, .. } => self.story.push(format!("not {} {code}", self.wish)),
+            AgentEvent::Message { from, body } => self.story.push(format!("{} from {from}", String::from_utf8_lossy(&body))),
+            AgentEvent::Delivered { code } => self.story.push(format!("told {code}")),
         }
     }
 
@@ -314,6 +372,16 @@ impl Device {
     }
 
     fn agreed(&mut self, now: Instant, body: &[u8]) {
+        if let (None, Ok(offer)) = (&self.offer, Sdp::parse(body)) {
+            // Our call had no offer: this is theirs.
+            let Ok((answer, agreed)) = sdp::answer(&offer, &self.local(), &self.supported()) else { return };
+            let text = answer.to_string();
+            // From now on we described ourselves; what comes later answers that.
+            self.offer = Some(answer);
+            (self.audio, self.video) = (agreed.audio, agreed.video);
+            self.tick.get_or_insert(now + TICK);
+            return self.with_agent(|agent, out| agent.accept_offer(now, text.as_bytes(), out), now);
+        }
         let agreed = self.offer.as_ref().and_then(|offer| sdp::read_answer(offer, &Sdp::parse(body).ok()?).ok());
         if let Some(agreed) = agreed {
             (self.audio, self.video) = (agreed.audio, agreed.video);
@@ -322,28 +390,49 @@ impl Device {
     }
 
     fn local(&self) -> Local {
-        Local { ip: self.ip, audio_port: Some(AUDIO_PORT), video_port: Some(VIDEO_PORT), session_id: self.seed + 1, version: 1 }
+        Local {
+            ip: self.ip,
+            audio_port: Some(AUDIO_PORT),
+            video_port: Some(VIDEO_PORT),
+            session_id: self.seed + 1,
+            version: self.version,
+        }
     }
 
     fn supported(&self) -> Supported {
         let door = self.habit == Habit::Door;
         Supported {
             audio: vec![Codec::Pcmu, Codec::Pcma, Codec::TelephoneEvent(8000)],
-            audio_direction: Direction::SendRecv,
+            audio_direction: if self.held { Direction::SendOnly } else { Direction::SendRecv },
             video: vec![H264 { packetization_mode: 1, ..H264::parse("profile-level-id=42e01f") }],
-            video_direction: if door { Direction::SendOnly } else { Direction::RecvOnly },
+            video_direction: match (door, self.held) {
+                (true, _) => Direction::SendOnly,
+                (false, true) => Direction::Inactive,
+                (false, false) => Direction::RecvOnly,
+            },
         }
     }
 }
 
-fn new_agent(name: &str, ip: IpAddr, seed: u64) -> Agent {
+fn flow(ip: IpAddr) -> Flow {
+    Flow { transport: Transport::Udp, local: SocketAddr::new(ip, SIP_PORT), remote: super::SERVER }
+}
+
+fn new_agent(name: &str, ip: IpAddr, seed: u64, traits: Traits) -> Agent {
     let mut bytes = [3; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     Agent::new(AgentConfig {
         number: name.to_owned(),
         password: password(name),
         domain: super::SERVER.ip().to_string(),
-        flow: Flow { transport: Transport::Udp, local: SocketAddr::new(ip, SIP_PORT), remote: super::SERVER },
+        flow: flow(ip),
         seed: bytes,
+        supported: match (traits.reliable, traits.timer) {
+            (true, true) => "100rel, timer",
+            (true, false) => "100rel",
+            (false, true) => "timer",
+            (false, false) => "",
+        },
+        session_expires: traits.timer.then_some(90),
     })
 }

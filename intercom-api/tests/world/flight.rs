@@ -164,6 +164,8 @@ impl<'a> Replay<'a> {
             domain: self.server.ip().to_string(),
             flow: Flow { transport: Transport::Udp, local: address, remote: self.server },
             seed: [5; 32],
+            supported: "",
+            session_expires: None,
         });
         let mut out = AgentOut::default();
         agent.register(self.now, &mut out);

@@ -4,7 +4,8 @@
 //! # what this is about
 //! cast
 //!   d1 door
-//!   p1 early            early | ring | busy | eager, and `asleep` behind it: not registered at the start
+//!   p1 early            early | ring | busy | eager, and behind it `asleep` (not registered at the start), `100rel`,
+//!                       `timer` (asks for a session timer of 90 s), `offerless` (calls without an offer)
 //! script                milliseconds, who, what. A storm may hold up a door's call by a minute: what needs it comes later
 //!   0 d1 calls room
 //!   2000 p1 answers
@@ -20,7 +21,7 @@
 //! ```
 
 use super::World;
-use super::device::{Device, Habit};
+use super::device::{Device, Habit, Traits};
 use fixtures::net::Weather;
 use intercom_api::model::AccountType;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ use std::time::Duration;
 pub struct Trace {
     pub path: PathBuf,
     text: String,
-    cast: Vec<(String, Habit, bool)>,
+    cast: Vec<(String, Habit, bool, Traits)>,
     script: Vec<(u64, String, String)>,
     end: Vec<String>,
     ladder: Vec<String>,
@@ -43,6 +44,15 @@ impl Trace {
             std::fs::read_dir(folder).expect("traces").map(|entry| entry.expect("trace").path()).collect();
         paths.sort();
         paths.iter().map(|path| Trace::read(path)).collect()
+    }
+
+    /// The same where everybody knows 100rel; `None` where the end is about somebody who does not.
+    pub fn with_100rel(mut self) -> Option<Trace> {
+        if self.cast.iter().any(|(.., traits)| traits.offerless && !traits.reliable) {
+            return None;
+        }
+        self.cast.iter_mut().for_each(|(.., traits)| traits.reliable = true);
+        Some(self)
     }
 
     fn read(path: &Path) -> Trace {
@@ -69,8 +79,10 @@ impl Trace {
                         "eager" => Habit::Eager,
                         other => panic!("{}: no habit {other}", path.display()),
                     };
-                    let asleep = word() == "asleep";
-                    trace.cast.push((name, habit, asleep));
+                    let words: Vec<&str> = words.collect();
+                    let is = |what: &str| words.contains(&what);
+                    let traits = Traits { reliable: is("100rel"), timer: is("timer"), offerless: is("offerless") };
+                    trace.cast.push((name, habit, is("asleep"), traits));
                 }
                 "script" => {
                     let (at, who) = (word().parse().expect("milliseconds"), word().to_owned());
@@ -87,10 +99,11 @@ impl Trace {
     /// Plays it; the ladder is that of the script, without the registrations before it.
     pub fn play(&self, weather: Weather, seed: u64) -> World {
         let kind = |habit: Habit| if habit == Habit::Door { AccountType::Door } else { AccountType::App };
-        let accounts: Vec<(&str, AccountType)> = self.cast.iter().map(|(name, habit, _)| (name.as_str(), kind(*habit))).collect();
+        let accounts: Vec<(&str, AccountType)> =
+            self.cast.iter().map(|(name, habit, ..)| (name.as_str(), kind(*habit))).collect();
         let mut world = World::new(weather, seed, &accounts);
-        for (index, (name, habit, asleep)) in self.cast.iter().enumerate() {
-            world.add(Device::new(name, 11 + index as u8, *habit, seed.wrapping_mul(31) + index as u64));
+        for (index, (name, habit, asleep, traits)) in self.cast.iter().enumerate() {
+            world.add(Device::that(name, 11 + index as u8, *habit, seed.wrapping_mul(31) + index as u64, *traits));
             if *habit != Habit::Door && !asleep {
                 world.act(name, |device, now| device.register(now));
             }
@@ -122,6 +135,10 @@ impl Trace {
                 d.reboot(Some(99));
                 d.register(now);
             }),
+            ["holds"] => world.act(who, |d, now| d.hold(now, true)),
+            ["resumes"] => world.act(who, |d, now| d.hold(now, false)),
+            ["roams"] => world.act(who, |d, now| d.roam(now, 98)),
+            ["tells", whom, text] => world.act(who, |d, now| d.tell(now, whom, text)),
             ["reboots"] => world.act(who, |d, _| d.reboot(None)),
             ["asks", "for", "a", "key", "frame"] => {
                 world.act(who, |d, now| d.info(now, "application/media_control+xml", "<media_control/>"));

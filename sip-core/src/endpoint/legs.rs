@@ -1,7 +1,10 @@
 //! Legs: an INVITE from either side, the dialog it makes, and its proper end.
 
+use super::reliable::{Held, Unacknowledged};
+use super::session_timer::Session;
 use super::*;
 use crate::dialog::Party;
+use crate::message::Name;
 use crate::transaction::{T1, T2, T64};
 use std::time::Duration;
 
@@ -18,6 +21,7 @@ pub struct Invite {
     pub to: String,
     pub headers: Headers,
     pub content_type: &'static str,
+    /// Empty: an INVITE without offer; the peer's is answered with [`Endpoint::accept_offer`].
     pub body: Bytes,
 }
 
@@ -48,6 +52,30 @@ pub(super) struct Leg {
     cancelled: bool,
     /// A BYE that waits for the ACK of our 2xx.
     bye: Option<Headers>,
+    /// RFC 3262, their INVITE: the last RSeq, the response that waits for its PRACK, the 2xx behind it.
+    pub rseq: Option<u32>,
+    pub unacknowledged: Option<Unacknowledged>,
+    pub held: Option<Held>,
+    /// RFC 3262, our INVITE: the last RSeq heard of an early dialog.
+    pub heard: Option<(String, u32)>,
+    /// Our INVITE had no offer: theirs comes in the first reliable response.
+    pub offerless: bool,
+    pub owes: Option<Owes>,
+    pub session: Option<Session>,
+    /// A re-INVITE of ours that is open.
+    pub reinvite: Option<TxId>,
+    /// The peer takes UPDATE.
+    pub updates: bool,
+    /// The body we sent last: our side of the session.
+    pub description: Option<Bytes>,
+}
+
+/// What an answer of ours goes into.
+#[derive(Debug)]
+pub(super) enum Owes {
+    /// With this RAck.
+    Prack(String),
+    Ack(TxId),
 }
 
 impl Leg {
@@ -62,7 +90,21 @@ impl Leg {
             cancel: None,
             cancelled: false,
             bye: None,
+            rseq: None,
+            unacknowledged: None,
+            held: None,
+            heard: None,
+            offerless: false,
+            owes: None,
+            session: None,
+            reinvite: None,
+            updates: false,
+            description: None,
         }
+    }
+
+    pub(super) fn learn_allow(&mut self, message: &Message) {
+        self.updates |= message.has_option(Name::Allow, "UPDATE");
     }
 
     pub(super) fn repeat_2xx(&mut self, now: Instant, tx: TxId, bytes: Bytes) {
@@ -80,7 +122,9 @@ impl Endpoint {
         let dialog = Dialog::from_request(&request, flow, self.sent_by(&flow), tag.clone())?;
         let id = LegId(self.id());
         self.leg_ids.insert(tag, id);
-        self.legs.insert(id, Leg::new(dialog, Some(tx), false));
+        let mut leg = Leg::new(dialog, Some(tx), false);
+        leg.learn_allow(&request);
+        self.legs.insert(id, leg);
         if let Some((.., owner)) = self.servers.get_mut(&tx) {
             *owner = Some(id);
         }
@@ -114,17 +158,101 @@ impl Endpoint {
             .request(&Method::Invite, &branch)
             .header("Contact", dialog.contact())
             .header("Allow", self.identity.allow)
+            .headers(&self.supported())
+            .headers(&self.session_headers(None))
             .header("User-Agent", &self.identity.product)
             .headers(&invite.headers)
-            .body(invite.content_type, &invite.body);
+            .maybe_body(Some((invite.content_type, &invite.body[..])).filter(|(_, body)| !body.is_empty()));
         let id = LegId(self.id());
         let cseq = dialog.local_cseq;
         let purpose =
             Purpose::Invite { leg: id, dialog: Box::new(dialog.clone()), cseq, branch: branch.clone(), acks: Vec::new() };
         let tx = self.start_client(now, dialog.flow, (branch, false), bytes, purpose, out);
         self.leg_ids.insert(tag, id);
-        self.legs.insert(id, Leg::new(dialog, Some(tx), true));
+        let leg = Leg::new(dialog, Some(tx), true);
+        let description = Some(invite.body).filter(|body| !body.is_empty());
+        self.legs.insert(id, Leg { offerless: description.is_none(), description, ..leg });
         id
+    }
+
+    /// The answer to the offer in a reliable provisional or 2xx response to our INVITE, in the turn it was heard.
+    pub fn accept_offer(&mut self, now: Instant, id: LegId, answer: &[u8], out: &mut Out) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let body = Some(("application/sdp", answer));
+        let owes = leg.owes.take();
+        if owes.is_some() {
+            (leg.offerless, leg.description) = (false, Some(Bytes::copy_from_slice(answer)));
+        }
+        match owes {
+            Some(Owes::Prack(rack)) => self.send_prack(now, id, rack, body, out),
+            Some(Owes::Ack(tx)) => self.acknowledge(tx, id, body, out),
+            None => {}
+        }
+    }
+
+    /// The ACK of the 2xx of an open or answered INVITE of ours, kept for the repeats of the 2xx.
+    fn acknowledge(&mut self, tx: TxId, id: LegId, body: Body<'_>, out: &mut Out) {
+        let branch = self.tokens.branch();
+        let (Some(leg), Some(client)) = (self.legs.get(&id), self.clients.get_mut(&tx)) else { return };
+        let Purpose::Invite { cseq, acks, .. } = &mut client.purpose else { return };
+        let ack = leg.dialog.request_as(&Method::Ack, *cseq, &branch).maybe_body(body);
+        out.transmits.push(Transmit { flow: leg.dialog.flow, bytes: ack.clone() });
+        acks.push((leg.dialog.remote.tag.clone(), ack));
+    }
+
+    /// Sends an INVITE inside an established leg with a new (or, to refresh it, the same) description; its answer comes as
+    /// [`Event::Response`], its 2xx is ACKed. `None` while another one is open (§14.1).
+    pub fn reinvite(&mut self, now: Instant, id: LegId, headers: Headers, body: &[u8], out: &mut Out) -> Option<TxId> {
+        let branch = self.tokens.branch();
+        let leg = self.legs.get(&id).filter(|l| l.established && !l.forgotten && l.reinvite.is_none())?;
+        let extra = [self.supported(), leg.session.map(|s| self.session_headers(Some(s))).unwrap_or_default(), headers].concat();
+        let allow = self.identity.allow;
+        let leg = self.legs.get_mut(&id)?;
+        let contact = leg.dialog.contact();
+        let writer = leg.dialog.request(&Method::Invite, &branch).header("Contact", contact).header("Allow", allow);
+        let bytes = writer.headers(&extra).body("application/sdp", body);
+        leg.description = Some(Bytes::copy_from_slice(body));
+        let (dialog, cseq) = (Box::new(leg.dialog.clone()), leg.dialog.local_cseq);
+        let flow = dialog.flow;
+        let purpose = Purpose::Invite { leg: id, dialog, cseq, branch: branch.clone(), acks: Vec::new() };
+        let tx = self.start_client(now, flow, (branch, false), bytes, purpose, out);
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.reinvite = Some(tx);
+        }
+        Some(tx)
+    }
+
+    pub(super) fn is_established(&self, id: LegId) -> bool {
+        self.legs.get(&id).is_some_and(|leg| leg.established)
+    }
+
+    pub(super) fn is_reinvite(&self, id: LegId, tx: TxId) -> bool {
+        self.legs.get(&id).is_some_and(|leg| leg.reinvite == Some(tx))
+    }
+
+    fn reinvite_response(&mut self, now: Instant, tx: TxId, id: LegId, code: u16, response: Message, out: &mut Out) {
+        if code < 200 {
+            // A peer that trusts in its own 100 must not keep us waiting for ever.
+            if let Some(client) = self.clients.get_mut(&tx) {
+                client.transaction.give_up_at(now + T64);
+                self.timers.set(Timer::Client(tx), client.transaction.deadline());
+            }
+            return;
+        }
+        if code < 300 {
+            self.acknowledge(tx, id, None, out);
+        }
+        self.reinvite_ended(now, id, tx, Some(response), out);
+    }
+
+    pub(super) fn reinvite_ended(&mut self, now: Instant, id: LegId, tx: TxId, response: Option<Message>, out: &mut Out) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        leg.reinvite = None;
+        let forgotten = leg.forgotten;
+        self.refreshed(now, id, response.as_ref(), out);
+        if !forgotten {
+            out.events.push(Event::Response { leg: Some(id), tx, method: Method::Invite, response });
+        }
     }
 
     /// Sends the INVITE of a leg anew if nothing was heard from the peer (D-06). Says whether it did.
@@ -217,12 +345,30 @@ impl Endpoint {
         body: Body<'_>,
         out: &mut Out,
     ) -> Option<TxId> {
-        let branch = self.tokens.branch();
+        let purpose = Purpose::Asked { leg: Some(leg), method: method.clone() };
+        self.send_in_dialog(now, leg, method, headers, body, purpose, out)
+    }
+
+    #[allow(clippy::too_many_arguments)] // a request is that many things
+    pub(super) fn send_in_dialog(
+        &mut self,
+        now: Instant,
+        leg: LegId,
+        method: &Method,
+        headers: &Headers,
+        body: Body<'_>,
+        purpose: Purpose,
+        out: &mut Out,
+    ) -> Option<TxId> {
+        let (branch, supported) = (self.tokens.branch(), self.supported());
         let state = self.legs.get_mut(&leg).filter(|l| !l.forgotten)?;
         let contact = state.dialog.contact();
-        let bytes = state.dialog.request(method, &branch).header("Contact", contact).headers(headers).maybe_body(body);
+        let mut writer = state.dialog.request(method, &branch).header("Contact", contact);
+        if *method == Method::Update {
+            writer = writer.headers(&supported);
+        }
+        let bytes = writer.headers(headers).maybe_body(body);
         let flow = state.dialog.flow;
-        let purpose = Purpose::Asked { leg: Some(leg), method: method.clone() };
         Some(self.start_client(now, flow, (branch, false), bytes, purpose, out))
     }
 
@@ -239,20 +385,35 @@ impl Endpoint {
         self.legs.get(&leg).map(|l| l.dialog.flow)
     }
 
+    /// Our side of the session of a live leg, as we described it last.
+    pub fn leg_description(&self, leg: LegId) -> Option<Bytes> {
+        self.legs.get(&leg).and_then(|l| l.description.clone())
+    }
+
+    /// Our own way to the peer has changed: what we send from now on leaves there.
+    pub fn move_leg(&mut self, leg: LegId, flow: Flow) {
+        let sent_by = self.sent_by(&flow);
+        if let Some(leg) = self.legs.get_mut(&leg) {
+            (leg.dialog.flow, leg.dialog.sent_by) = (flow, sent_by);
+        }
+    }
+
     /// The Call-ID of a live leg: what a log line names so that the packet is found in a capture.
     pub fn leg_call_id(&self, leg: LegId) -> Option<&str> {
         self.legs.get(&leg).map(|l| l.dialog.call_id.as_str())
     }
 
     pub(super) fn invite_response(&mut self, now: Instant, tx: TxId, id: LegId, code: u16, response: Message, out: &mut Out) {
+        if self.is_reinvite(id, tx) {
+            return self.reinvite_response(now, tx, id, code, response, out);
+        }
         match code {
             ..200 => {
                 let Some(leg) = self.legs.get_mut(&id) else { return };
                 if leg.forgotten {
                     return self.cancel_if_possible(now, id, out);
                 }
-                if code > 100 {
-                    leg.dialog.learn(&response);
+                if code > 100 && self.take_provisional(now, id, &response, out) {
                     out.events.push(Event::Progress { leg: id, response });
                 }
             }
@@ -273,17 +434,20 @@ impl Endpoint {
         }
         let mut answered = dialog.clone();
         answered.learn(&response);
+        if let Some(leg) = self.legs.get_mut(&id).filter(|leg| leg.offerless && !leg.established && !leg.forgotten) {
+            leg.owes = Some(Owes::Ack(tx));
+            return self.leg_answered(now, id, response, out);
+        }
         let ack = answered.request_as(&Method::Ack, *cseq, &branch).finish();
         out.transmits.push(Transmit { flow: answered.flow, bytes: ack.clone() });
         acks.push((tag, ack));
         match self.legs.get_mut(&id).filter(|leg| !leg.established && !leg.forgotten) {
-            Some(leg) => {
-                leg.established = true;
-                leg.dialog.learn(&response);
-                out.events.push(Event::Answered { leg: id, response });
-            }
+            Some(_) => self.leg_answered(now, id, response, out),
             None => {
                 self.count("unwanted_2xx");
+                // PRACK and INFO of the early dialog have used numbers since the INVITE left.
+                let used = self.legs.get(&id).map_or(0, |leg| leg.dialog.local_cseq);
+                answered.local_cseq = answered.local_cseq.max(used);
                 let branch = self.tokens.branch();
                 let bytes = answered.request(&Method::Bye, &branch).finish();
                 let flow = answered.flow;
@@ -293,6 +457,15 @@ impl Endpoint {
                 }
             }
         }
+    }
+
+    fn leg_answered(&mut self, now: Instant, id: LegId, response: Message, out: &mut Out) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        leg.established = true;
+        leg.dialog.learn(&response);
+        leg.learn_allow(&response);
+        self.learn_session(now, id, &response);
+        out.events.push(Event::Answered { leg: id, response });
     }
 
     pub(super) fn invite_ended(&mut self, id: LegId, code: u16, response: Option<Message>, out: &mut Out) {
@@ -355,7 +528,9 @@ impl Endpoint {
     pub(super) fn drop_leg(&mut self, id: LegId) {
         if let Some(leg) = self.legs.remove(&id) {
             self.leg_ids.remove(&leg.dialog.local.tag);
-            self.timers.set(Timer::Leg(id), None);
+            for timer in [Timer::Leg(id), Timer::Reliable(id), Timer::Session(id)] {
+                self.timers.set(timer, None);
+            }
         }
     }
 }

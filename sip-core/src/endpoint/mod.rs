@@ -3,7 +3,8 @@
 //! Bytes and time go in; datagrams and [`Event`]s come out in an [`Out`] that the caller owns. It keeps what RFC 3261 asks
 //! of every user agent so that nobody above has to: repeats, the 2xx until its ACK (§13.3.1.4), the ACK of a 2xx, a CANCEL
 //! that waits for the first provisional response (§9.1), a 2xx that crosses a CANCEL (ACK + BYE), a second 2xx of a fork
-//! (ACK + BYE), a BYE that waits for the ACK (§15).
+//! (ACK + BYE), a BYE that waits for the ACK (§15), reliable provisional responses and their PRACK (RFC 3262), session
+//! timers (RFC 4028).
 //!
 //! A **leg** is one INVITE and the dialog it makes. After [`Endpoint::end`] the user has forgotten the
 //! leg: no event of it follows, the endpoint ends it properly.
@@ -11,7 +12,9 @@
 mod capacity;
 mod legs;
 mod receive;
+mod reliable;
 mod send;
+mod session_timer;
 
 use crate::dialog::Dialog;
 use crate::flow::Flow;
@@ -26,7 +29,9 @@ use std::time::Instant;
 pub use capacity::Capacity;
 pub use legs::Invite;
 use legs::Leg;
+use reliable::Reliability;
 pub use send::Lone;
+pub use session_timer::{MIN_SE, is_too_brief};
 
 /// One INVITE and its dialog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,8 +56,9 @@ pub enum Event {
     /// A request outside any dialog. Answer it with [`Endpoint::respond`], or make an INVITE a leg with
     /// [`Endpoint::take`], in the same turn.
     Request { tx: TxId, request: Message, flow: Flow },
-    /// A request inside a leg's dialog (BYE, INFO, re-INVITE, UPDATE, …), to be answered with [`Endpoint::respond`], a BYE
-    /// with [`Endpoint::accept_bye`]. `same_flow` says whether it came the leg's own way (D-13).
+    /// A request inside a leg's dialog (BYE, INFO, re-INVITE, UPDATE, the PRACK of a response of ours, …), to be answered with
+    /// [`Endpoint::respond`], a BYE with [`Endpoint::accept_bye`]. Unless `same_flow` it did not come the leg's own way: it is
+    /// to be challenged, and if it is the peer's, [`Endpoint::adopt`] has it come again (D-13).
     LegRequest { leg: LegId, tx: TxId, request: Message, flow: Flow, same_flow: bool },
     /// 101–199 for our INVITE.
     Progress { leg: LegId, response: Message },
@@ -64,10 +70,12 @@ pub enum Event {
     Cancelled { leg: LegId },
     /// The ACK of our 2xx.
     Confirmed { leg: LegId, ack: Message },
-    /// Our 2xx was never acknowledged; BYE is sent. The leg is gone.
+    /// Our 2xx was never acknowledged (BYE is sent), or our reliable provisional response (504 is). The leg is gone.
     NotAcknowledged { leg: LegId },
-    /// The final answer to a request sent with [`Endpoint::request`] or, without a leg, [`Endpoint::send`]; `None`: none
-    /// came (timer F).
+    /// The session timer ran out; BYE is sent. The leg is gone (RFC 4028 §10).
+    Expired { leg: LegId },
+    /// The final answer to a request sent with [`Endpoint::request`], to a re-INVITE (also one that the session timer sent)
+    /// or, without a leg, to [`Endpoint::send`]; `None`: none came (timer F).
     Response { leg: Option<LegId>, tx: TxId, method: Method, response: Option<Message> },
 }
 
@@ -83,6 +91,8 @@ enum Timer {
     Server(TxId),
     Client(TxId),
     Leg(LegId),
+    Reliable(LegId),
+    Session(LegId),
 }
 
 /// What our request was for.
@@ -99,7 +109,9 @@ enum Purpose {
     },
     /// INFO, REGISTER and the like: the answer goes to the user.
     Asked { leg: Option<LegId>, method: Method },
-    /// CANCEL and BYE: nobody waits for the answer.
+    /// An UPDATE of the session timer.
+    Refresh { leg: LegId },
+    /// CANCEL, BYE and PRACK: nobody waits for the answer.
     Farewell,
 }
 
@@ -122,6 +134,10 @@ pub struct Identity {
     pub public_host: Option<String>,
     /// Methods we serve.
     pub allow: &'static str,
+    /// Extensions we know, as `Supported` says them: of `100rel` and `timer`, those that are to be used.
+    pub supported: &'static str,
+    /// Seconds of the session timer we ask for; `None`: only what the peer asks for.
+    pub session_expires: Option<u32>,
 }
 
 /// See the module text.
@@ -130,6 +146,8 @@ pub struct Endpoint {
     tokens: Tokens,
     next_id: u64,
     server_ids: HashMap<ServerKey, TxId>,
+    /// Requests outside dialogs by what a merged copy shares with them (§8.2.2.2).
+    merge_ids: HashMap<String, TxId>,
     servers: HashMap<TxId, (ServerKey, ServerTransaction, Option<LegId>)>,
     client_ids: HashMap<ClientKey, TxId>,
     clients: HashMap<TxId, Client>,
@@ -149,6 +167,7 @@ impl Endpoint {
             tokens,
             next_id: 1,
             server_ids: HashMap::new(),
+            merge_ids: HashMap::new(),
             servers: HashMap::new(),
             client_ids: HashMap::new(),
             clients: HashMap::new(),
@@ -186,6 +205,8 @@ impl Endpoint {
                 Timer::Server(id) => self.server_timeout(now, id, out),
                 Timer::Client(id) => self.client_timeout(now, id, out),
                 Timer::Leg(id) => self.leg_timeout(now, id, out),
+                Timer::Reliable(id) => self.reliable_timeout(now, id, out),
+                Timer::Session(id) => self.session_timeout(now, id, out),
             }
         }
     }
@@ -195,38 +216,85 @@ impl Endpoint {
         self.servers.get(&tx).map(|(_, server, _)| server.flow)
     }
 
-    /// Answers a request. A 2xx to a (re-)INVITE of a leg is repeated until its ACK. An answered or unknown transaction is
-    /// left alone.
+    /// Answers a request. A 2xx to a (re-)INVITE of a leg is repeated until its ACK, a provisional one until its PRACK if the
+    /// peer knows that; a 2xx may have to wait for the PRACK. An answered or unknown transaction is left alone.
     pub fn respond(&mut self, now: Instant, tx: TxId, code: u16, headers: &Headers, body: Body<'_>, out: &mut Out) {
         let Some((_, server, leg)) = self.servers.get(&tx) else { return };
         if !server.is_open() {
             return;
         }
-        let leg = *leg;
-        let dialog = leg.and_then(|leg| self.legs.get(&leg)).map(|leg| &leg.dialog);
-        // To requests that name a dialog `respond` adds no tag; a lone request gets a fresh one.
-        let tag = match dialog {
-            Some(dialog) => dialog.local.tag.clone(),
-            None => self.tokens.token(),
+        let (leg, invite, refreshes) = (*leg, server.is_invite(), server.refreshes_target());
+        let prack = server.request.method() == Some(&Method::Prack);
+        let rseq = match self.reliability(tx, code, headers, body) {
+            Reliability::Plain => None,
+            Reliability::Reliable(rseq) => Some(rseq),
+            Reliability::Waits => return,
         };
-        let Some((_, server, _)) = self.servers.get(&tx) else { return };
-        let tag = (code > 100).then_some(tag.as_str());
-        let mut writer = respond(&server.request, server.flow.remote, code, tag);
-        if let Some(dialog) = dialog.filter(|_| (101..300).contains(&code) && server.refreshes_target()) {
-            writer = writer.header("Contact", dialog.contact()).header("Allow", self.identity.allow);
-            writer = writer.header("Server", &self.identity.product);
-        }
-        let bytes = writer.headers(headers).maybe_body(body);
-        if server.is_invite()
-            && (200..300).contains(&code)
-            && let Some(leg) = leg.and_then(|leg| self.legs.get_mut(&leg))
-        {
-            leg.repeat_2xx(now, tx, bytes.clone());
+        let mut extra = match (rseq, leg) {
+            (Some(rseq), _) => vec![("Require", "100rel".to_owned()), ("RSeq", rseq.to_string())],
+            // An UPDATE before the INVITE's answer settles nothing that lasts.
+            (None, Some(leg)) if refreshes && (200..300).contains(&code) && (invite || self.is_established(leg)) => {
+                self.agree_session(now, leg, tx)
+            }
+            _ => Headers::new(),
+        };
+        extra.extend(headers.iter().cloned());
+        let bytes = self.response(tx, code, &extra, body);
+        if let Some(leg) = leg {
+            self.responded(now, leg, tx, (code, invite, rseq), &bytes, body);
         }
         self.send_response(now, tx, code, bytes, out);
         if let Some(leg) = leg {
             self.arm_leg(leg);
+            if prack {
+                self.release_2xx(now, leg, out);
+            }
         }
+    }
+
+    /// The bytes of a response. To requests that name a dialog `respond` adds no tag; a lone request gets a fresh one.
+    fn response(&mut self, tx: TxId, code: u16, headers: &Headers, body: Body<'_>) -> Bytes {
+        let Some((_, server, leg)) = self.servers.get(&tx) else { return Bytes::new() };
+        let dialog = leg.and_then(|leg| self.legs.get(&leg)).map(|leg| &leg.dialog);
+        let tag = match dialog {
+            Some(dialog) => dialog.local.tag.clone(),
+            None => self.tokens.token(),
+        };
+        let tag = (code > 100).then_some(tag.as_str());
+        let mut writer = respond(&server.request, server.flow.remote, code, tag);
+        if let Some(dialog) = dialog.filter(|_| (101..300).contains(&code) && server.refreshes_target()) {
+            writer = writer.header("Contact", dialog.contact()).header("Allow", self.identity.allow);
+            writer = writer.headers(&self.supported()).header("Server", &self.identity.product);
+        }
+        writer.headers(headers).maybe_body(body)
+    }
+
+    /// What a leg remembers of a response: its repeats, its description.
+    fn responded(&mut self, now: Instant, id: LegId, tx: TxId, sent: (u16, bool, Option<u32>), bytes: &Bytes, body: Body<'_>) {
+        let (code, invite, rseq) = sent;
+        if let (Some((_, body)), Some(leg)) = (body, self.legs.get_mut(&id))
+            && code < 300
+        {
+            leg.description = Some(Bytes::copy_from_slice(body));
+        }
+        if !invite {
+            return;
+        }
+        if let Some(rseq) = rseq {
+            self.await_prack(now, id, rseq, bytes.clone(), body.is_some());
+        }
+        if code >= 200 {
+            self.stop_provisional(id);
+        }
+        if let Some(leg) = self.legs.get_mut(&id).filter(|_| (200..300).contains(&code)) {
+            leg.repeat_2xx(now, tx, bytes.clone());
+        }
+    }
+
+    /// The `Supported` line, if there is anything to say.
+    fn supported(&self) -> Headers {
+        let supported = self.identity.supported;
+        Some(supported).filter(|s| !s.is_empty()).map(|s| ("Supported", s.to_owned())).into_iter().collect()
     }
 
     /// Answers once and forgets the transaction: a challenge or another answer to a stranger costs no memory and is never
@@ -288,10 +356,17 @@ impl Endpoint {
                 match &client.purpose {
                     Purpose::Invite { leg, .. } => {
                         let leg = *leg;
-                        self.invite_ended(leg, 408, None, out);
+                        match self.is_reinvite(leg, tx) {
+                            true => self.reinvite_ended(now, leg, tx, None, out),
+                            false => self.invite_ended(leg, 408, None, out),
+                        }
                     }
                     Purpose::Asked { leg, method } => {
                         out.events.push(Event::Response { leg: *leg, tx, method: method.clone(), response: None });
+                    }
+                    Purpose::Refresh { leg } => {
+                        let leg = *leg;
+                        self.refreshed(now, leg, None, out);
                     }
                     Purpose::Farewell => {}
                 }
@@ -301,8 +376,11 @@ impl Endpoint {
     }
 
     fn drop_server(&mut self, tx: TxId) {
-        if let Some((key, ..)) = self.servers.remove(&tx) {
+        if let Some((key, server, _)) = self.servers.remove(&tx) {
             self.server_ids.remove(&key);
+            if let Some(key) = merge_key(&server.request).filter(|key| self.merge_ids.get(key) == Some(&tx)) {
+                self.merge_ids.remove(&key);
+            }
             self.timers.set(Timer::Server(tx), None);
         }
     }
@@ -341,4 +419,15 @@ impl Endpoint {
     fn count(&mut self, name: &'static str) {
         *self.counters.entry(name).or_default() += 1;
     }
+}
+
+/// What copies of one request share that came by different ways (§8.2.2.2); `None` inside a dialog. The URIs are in it because
+/// cheap devices of one make may draw the same "random" ids after a power cut.
+fn merge_key(request: &Message) -> Option<String> {
+    if request.to()?.tag().is_some() {
+        return None;
+    }
+    let (from, cseq) = (request.from()?, request.cseq()?);
+    let (id, to) = (request.call_id()?, request.to()?.uri);
+    Some(format!("{id} {} {} {to} {} {}", from.tag()?, from.uri, cseq.number, cseq.method))
 }

@@ -1,6 +1,7 @@
 //! Datagrams in: which transaction or dialog does this belong to (RFC 3261 §17.1.3, §17.2.3, §12.2.2, §9.2)?
 
 use super::*;
+use crate::message::{Name, Via, split_list};
 use crate::stun::binding_response;
 use crate::transaction::Received;
 
@@ -62,7 +63,13 @@ impl Endpoint {
             let headers = vec![("Retry-After", capacity::RETRY_AFTER_S.to_string())];
             return self.answer_once(&request, flow, 503, &headers, out);
         }
+        if let Some(copy) = self.refuse_copy(flow, &request, out) {
+            return self.count(copy);
+        }
         let tx = TxId(self.id());
+        if let Some(merge) = merge_key(&request) {
+            self.merge_ids.insert(merge, tx);
+        }
         self.server_ids.insert(key.clone(), tx);
         self.servers.insert(tx, (key, ServerTransaction::new(request.clone(), flow), None));
         if request.method() == Some(&Method::Cancel) {
@@ -72,6 +79,23 @@ impl Endpoint {
             Some(tag) => self.receive_in_dialog(now, tx, flow, tag.to_owned(), request, out),
             None => out.events.push(Event::Request { tx, request, flow }),
         }
+    }
+
+    /// 482 for a request that came twice by different ways (§8.2.2.2), or that we sent ourselves (§16.3 step 4): then a branch
+    /// of ours is among its Vias. Our address alone would say nothing: behind a NAT others have the same.
+    fn refuse_copy(&mut self, flow: Flow, request: &Message, out: &mut Out) -> Option<&'static str> {
+        let merge = merge_key(request)?;
+        let ours = |hop: &str| {
+            let branch = Via::parse(hop).and_then(|via| via.branch().map(str::to_owned));
+            branch.is_some_and(|branch| self.client_ids.contains_key(&(branch, false)))
+        };
+        let name = match request.headers(Name::Via).flat_map(split_list).any(ours) {
+            true => "loop",
+            false if self.merge_ids.contains_key(&merge) && request.method() != Some(&Method::Cancel) => "merged_request",
+            false => return None,
+        };
+        self.answer_once(request, flow, 482, &Headers::new(), out);
+        Some(name)
     }
 
     /// The leg a To-tag of ours names, if Call-ID and the peer's tag agree.
@@ -88,26 +112,12 @@ impl Endpoint {
             // Anybody can invent a dialog: this costs no memory and is not repeated (D-15).
             return self.respond_stateless(tx, 481, &Headers::new(), out);
         };
-        let number = request.cseq().map_or(0, |cseq| cseq.number);
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        if !leg.dialog.accept_cseq(number) {
-            self.count("cseq_out_of_order");
-            return self.respond(now, tx, 500, &Headers::new(), None, out);
-        }
-        if request.method() == Some(&Method::Invite) && !leg.established && leg.dialog.flow == flow {
-            // §14.2: the first INVITE has no final answer yet, theirs (500) or ours (491).
-            let code = if leg.ours { 491 } else { 500 };
-            self.count("invite_inside_invite");
-            return self.respond(now, tx, code, &vec![("Retry-After", "5".to_owned())], None, out);
-        }
-        let same_flow = leg.dialog.flow == flow;
-        if same_flow && matches!(request.method(), Some(Method::Invite | Method::Update)) {
-            leg.dialog.refresh_target(&request);
-        }
+        let Some(leg) = self.legs.get(&id) else { return };
+        let (same_flow, forgotten) = (leg.dialog.flow == flow, leg.forgotten);
         if let Some((.., owner)) = self.servers.get_mut(&tx) {
             *owner = Some(id);
         }
-        if leg.forgotten {
+        if forgotten {
             // The user has let go; the only thing left to do is to end it.
             let bye = request.method() == Some(&Method::Bye);
             self.respond(now, tx, if bye { 200 } else { 481 }, &Headers::new(), None, out);
@@ -116,7 +126,56 @@ impl Endpoint {
             }
             return;
         }
-        out.events.push(Event::LegRequest { leg: id, tx, request, flow, same_flow });
+        if !same_flow {
+            // Nothing of it counts before its sender is known.
+            return out.events.push(Event::LegRequest { leg: id, tx, request, flow, same_flow });
+        }
+        self.serve(now, id, tx, flow, request, out);
+    }
+
+    /// A request from another flow has proved to be the peer's: INVITE and UPDATE move the leg there (§12.2), and it comes
+    /// again as if it had come the leg's own way (D-13).
+    pub fn adopt(&mut self, now: Instant, tx: TxId, out: &mut Out) {
+        let Some((_, server, Some(id))) = self.servers.get(&tx) else { return };
+        let (id, flow, request, refreshes) = (*id, server.flow, server.request.clone(), server.refreshes_target());
+        if refreshes {
+            self.move_leg(id, flow);
+        }
+        self.serve(now, id, tx, flow, request, out);
+    }
+
+    /// A request of the peer inside its dialog: order, glare (§14.2, RFC 3311 §5.2), the PRACK of a response of ours.
+    fn serve(&mut self, now: Instant, id: LegId, tx: TxId, flow: Flow, request: Message, out: &mut Out) {
+        let number = request.cseq().map_or(0, |cseq| cseq.number);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let in_order = leg.dialog.accept_cseq(number);
+        let ours_open = leg.reinvite.is_some();
+        let (ours, established) = (leg.ours, leg.established);
+        let refused = match request.method() {
+            Some(Method::Prack) => (!self.take_prack(id, &request)).then_some((481, "prack_without_response", Headers::new())),
+            _ if !in_order => Some((500, "cseq_out_of_order", Headers::new())),
+            Some(Method::Invite) if ours_open => Some((491, "glare", Headers::new())),
+            Some(Method::Update) if ours_open && !request.body().is_empty() => Some((491, "glare", Headers::new())),
+            // §14.2: the first INVITE has no final answer yet, ours (491) or theirs (500).
+            Some(Method::Invite) if !established && ours => Some((491, "invite_inside_invite", Headers::new())),
+            Some(Method::Invite) if !established => {
+                let wait = (self.tokens.random_u32() % 10).to_string();
+                Some((500, "invite_inside_invite", vec![("Retry-After", wait)]))
+            }
+            Some(Method::Invite | Method::Update) if is_too_brief(&request) => {
+                Some((422, "session_interval_too_small", vec![("Min-SE", MIN_SE.to_string())]))
+            }
+            _ => None,
+        };
+        if let Some((code, name, headers)) = refused {
+            self.count(name);
+            return self.respond(now, tx, code, &headers, None, out);
+        }
+        if let (Some(Method::Invite | Method::Update), Some(leg)) = (request.method(), self.legs.get_mut(&id)) {
+            leg.dialog.refresh_target(&request);
+            leg.learn_allow(&request);
+        }
+        out.events.push(Event::LegRequest { leg: id, tx, request, flow, same_flow: true });
     }
 
     fn receive_ack(&mut self, now: Instant, ack: &Message, out: &mut Out) {
@@ -159,7 +218,7 @@ impl Endpoint {
                 dialog.remote.tag = response.to().and_then(|to| to.tag()).unwrap_or_default().to_owned();
                 dialog.request_as(&Method::Ack, *cseq, branch).finish()
             }
-            Purpose::Asked { .. } | Purpose::Farewell => Bytes::new(),
+            Purpose::Asked { .. } | Purpose::Refresh { .. } | Purpose::Farewell => Bytes::new(),
         };
         let received = client.transaction.receive(now, code, ack, &mut out.transmits);
         self.timers.set(Timer::Client(tx), client.transaction.deadline());
@@ -176,7 +235,11 @@ impl Endpoint {
                     out.events.push(Event::Response { leg: *leg, tx, method: method.clone(), response: Some(response) });
                 }
             }
-            Purpose::Farewell => {}
+            Purpose::Refresh { leg } if code >= 200 => {
+                let leg = *leg;
+                self.refreshed(now, leg, Some(&response), out);
+            }
+            Purpose::Refresh { .. } | Purpose::Farewell => {}
         }
     }
 }

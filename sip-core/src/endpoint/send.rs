@@ -43,4 +43,12 @@ impl Endpoint {
         let purpose = Purpose::Asked { leg: None, method: lone.method };
         self.start_client(now, lone.flow, (branch, false), bytes, purpose, out)
     }
+
+    /// A request that has no answer by then has none (its answer comes as [`Event::Response`] without a response).
+    pub fn give_up_at(&mut self, tx: TxId, at: Instant) {
+        if let Some(client) = self.clients.get_mut(&tx) {
+            client.transaction.give_up_at(at);
+            self.timers.set(Timer::Client(tx), client.transaction.deadline());
+        }
+    }
 }

@@ -21,7 +21,7 @@ use std::net::IpAddr;
 pub use agreed::{Agreed, Door, Member, Stream};
 pub use codec::{Codec, H264, Payload};
 pub use negotiate::{
-    Local, Refuse, Supported, answer, answer_door, answer_door_again, answer_member, offer, offer_member, read_answer,
+    Local, Refuse, Supported, answer, answer_door, answer_door_again, answer_member, offer, offer_door, offer_member, read_answer,
 };
 pub use read::SdpError;
 

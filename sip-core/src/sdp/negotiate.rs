@@ -1,6 +1,7 @@
 //! Offer/answer (RFC 3264) of a B2BUA with one anchor, the door, and many members; D-04, D-05, D-09.
 //!
-//! - The door: [`answer_door`] for its INVITE, [`answer_door_again`] for what it offers later.
+//! - The door: [`answer_door`] for its INVITE, [`answer_door_again`] for what it offers later, [`offer_door`] if it offers
+//!   nothing.
 //! - A member: [`offer_member`], [`read_answer`], and [`answer_member`] for what it offers later (hold, resume).
 //! - A user agent (softphone, bench): [`offer`], [`read_answer`], [`answer`].
 //!
@@ -63,6 +64,29 @@ pub fn answer_door(offer: &Sdp, local: &Local) -> Result<(Sdp, Door), Refuse> {
         sprop: None,
     };
     answer_by(offer, local, &rules)
+}
+
+/// Our offer to a door that made none (D-09), and what its room is told meanwhile: PCMU, which every device knows, and H264 in
+/// mode 1, which also takes what a mode-0 door sends (RFC 6184 §6.3). So whatever the door answers fits what its phones have
+/// been offered, and they need not wait for it.
+pub fn offer_door(local: &Local) -> (Sdp, Door) {
+    let modes = [1, 0].map(|packetization_mode| H264 { packetization_mode, ..H264::parse("profile-level-id=42e01f") });
+    let offer = offer(
+        local,
+        &Supported {
+            audio: vec![Codec::Pcmu, Codec::TelephoneEvent(8000)],
+            audio_direction: Direction::SendRecv,
+            video: modes.into(),
+            video_direction: Direction::RecvOnly,
+        },
+    );
+    let mut door = Door::default();
+    for (index, media) in offer.media.iter().enumerate() {
+        // Where to send is not known yet; its packets are welcome.
+        let stream = Stream { index, payloads: media.payloads(), remote: None, remote_rtcp: None, send: false, receive: true };
+        door.put(&media.kind, index, Some(stream));
+    }
+    (offer, door)
 }
 
 /// The answer to a later offer of the door (session refresh, hold): its formats stay what the members were offered.

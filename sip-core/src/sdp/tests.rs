@@ -249,6 +249,24 @@ fn pjsip_door_keeps_its_line_order_and_hands_on_mode_1_with_parameter_sets() {
 }
 
 #[test]
+fn a_door_without_offer_may_answer_any_mode_and_its_phones_are_offered_mode_1() {
+    let (offer, door) = offer_door(&local());
+    assert_eq!(
+        (offer.media[0].formats.as_slice(), offer.media[1].direction),
+        (&["0".to_owned(), "101".to_owned()][..], Some(Direction::RecvOnly))
+    );
+    assert!(door.audio.as_ref().is_some_and(|audio| audio.remote.is_none() && !audio.send));
+    assert_eq!(offer_member(&door, &local()).media[1].formats.len(), 1);
+    let answer = read(
+        "v=0\nc=IN IP4 192.0.2.50\nm=audio 7078 RTP/AVP 0\nm=video 9078 RTP/AVP 97\n\
+         a=rtpmap:97 H264/90000\na=fmtp:97 packetization-mode=0;profile-level-id=42e01f\na=sendonly\n",
+    );
+    let door = read_answer(&offer, &answer).unwrap();
+    let video = door.video.unwrap();
+    assert_eq!((video.remote, video.send, video.receive), (Some("192.0.2.50:9078".parse().unwrap()), false, true));
+}
+
+#[test]
 fn linphone_door_without_a_mode_is_mode_0() {
     let door = door(
         "v=0\nc=IN IP4 192.0.2.50\nm=audio 7078 RTP/AVP 0\nm=video 9078 RTP/AVP 99\n\
