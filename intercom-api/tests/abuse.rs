@@ -53,7 +53,7 @@ proptest! {
         let effects = board.receive(STRANGER, &request);
         let answers = answers(&effects, STRANGER);
         prop_assert!(answers.len() <= 1 && effects.len() == answers.len(), "{effects:?}");
-        board::is_small(&request, &effects, &request);
+        board::is_small(&request, &effects, false, &request);
         prop_assert_eq!(board.board.sizes(), (0, 0, 0, 0));
         prop_assert!(board.wait(60).is_empty(), "nothing is repeated");
     }

@@ -116,12 +116,16 @@ fn methods_outside_a_dialog() {
         ("dance", "", 501),
     ];
     let mut sender = Sender::new(&mut world, DOOR, "d1");
-    for (method, headers, expected) in table {
-        let answer = sender.ask(method, "room", "", headers, "");
-        let allow = answer.header(Name::Allow).map(str::to_owned);
-        assert_eq!(code(answer), expected, "{method} {headers}");
-        assert_eq!(allow.is_some(), expected == 405, "{method}: RFC 3261 §21.4.6 wants Allow, D-15 nothing else");
-        assert!(allow.is_none_or(|allow| allow.contains("PRACK") && allow.contains("MESSAGE") && !allow.contains("REFER")));
+    for signed in [false, true] {
+        for (method, headers, expected) in table {
+            let answer = sender.ask(method, "room", "", headers, "");
+            let allow = answer.header(Name::Allow).map(str::to_owned);
+            assert_eq!(code(answer), expected, "{method} {headers}");
+            let wanted = signed && matches!(expected, 200 | 405);
+            assert_eq!(allow.is_some(), wanted, "{method}: RFC 3261 §21.4.6 wants Allow, D-15 only for who has signed");
+            assert!(allow.is_none_or(|allow| allow.contains("PRACK") && allow.contains("MESSAGE") && !allow.contains("REFER")));
+        }
+        sender.signed("MESSAGE", "nobody", "", "", "");
     }
 }
 

@@ -137,13 +137,18 @@ impl Guard {
 
     /// One datagram has come: is it looked at?
     pub fn admit(&mut self, now: Instant, remote: SocketAddr) -> Result<Sender, Limited> {
-        if self.known.get(&remote).is_some_and(|until| until > now) {
+        if self.knows(now, remote) {
             return Ok(Sender::Known);
         }
         if self.sources.as_mut().is_some_and(|sources| !sources.take(now, source(remote.ip()))) {
             return Err(Limited::Source);
         }
         if self.strangers.take(now, ()) { Ok(Sender::Stranger) } else { Err(Limited::Strangers) }
+    }
+
+    /// Has a right password come from there lately?
+    pub fn knows(&self, now: Instant, remote: SocketAddr) -> bool {
+        self.known.get(&remote).is_some_and(|until| until > now)
     }
 
     /// A right password has come from there.

@@ -22,7 +22,7 @@ impl Switchboard {
         match request.method() {
             Some(Method::Register) => self.register(now, tx, &request, flow, out),
             Some(Method::Invite) => self.invite(now, tx, &request, flow, out),
-            Some(Method::Options) => self.options(tx, &request),
+            Some(Method::Options) => self.options(now, tx, &request, &flow),
             Some(Method::Message) => self.message(now, tx, &request),
             Some(Method::Bye | Method::Info | Method::Update | Method::Prack) => self.stranger(tx, 481, "no_dialog"),
             // RFC 6665 §4.1.3: a NOTIFY without a subscription.
@@ -33,15 +33,19 @@ impl Switchboard {
             // RFC 3903 §6), but we are no notifier and no event state compositor at all.
             _ => {
                 self.count("method_not_allowed");
-                let allow = vec![("Allow", ALLOW.to_owned())];
-                self.endpoint.respond_stateless(tx, 405, &allow, &mut self.sip);
+                self.endpoint.respond_stateless(tx, 405, &self.served_methods(now, &flow), &mut self.sip);
             }
         }
     }
 
-    fn options(&mut self, tx: TxId, request: &Message) {
+    /// `Allow` (§8.2.1, §11.2) for whoever has signed lately; strangers get small answers (D-15).
+    fn served_methods(&self, now: Instant, flow: &Flow) -> Headers {
+        self.guard.knows(now, flow.remote).then(|| ("Allow", ALLOW.to_owned())).into_iter().collect()
+    }
+
+    fn options(&mut self, now: Instant, tx: TxId, request: &Message, flow: &Flow) {
         let Some(unknown) = unknown_extensions(request) else {
-            return self.endpoint.respond_stateless(tx, 200, &Headers::new(), &mut self.sip);
+            return self.endpoint.respond_stateless(tx, 200, &self.served_methods(now, flow), &mut self.sip);
         };
         self.count("bad_extension");
         self.endpoint.respond_stateless(tx, 420, &vec![("Unsupported", unknown)], &mut self.sip);
