@@ -82,6 +82,7 @@ const TABLE: &[Row] = &[
     (";rport", ";;rport", Err(Fault::ViaList), "an empty parameter"),
     ("192.0.2.7:5060;b", "192.0.2.7:+5060;b", Err(Fault::Via), "a sign in a port"),
     ("192.0.2.7:5060;b", "192.0.2.7:65536;b", Err(Fault::Via), "no port"),
+    ("192.0.2.7:5060;b", "192\".0.2.7:5060;x=\"b", Err(Fault::Via), "a quote that begins in the host and ends in a parameter"),
     ("192.0.2.7:5060;b", "192.0.2.7 : 5060;b", Ok(()), "blanks around the colon (§20.42)"),
     ("<sip:door@192.0.2.7:5060>", "<sip:door@192.0.2.7:5060?Subject=x>", Ok(()), "a contact's headers are never sent (§19.1.5)"),
     ("SIP/2.0\r\n", "SIP/2.0 SIP/2.0\r\n", Err(Fault::RequestUri), "a blank in the Request-URI"),

@@ -119,10 +119,10 @@ impl<'a> Via<'a> {
         // the second slash.
         let (slash, _) = before.match_indices('/').nth(1)?;
         let transport = before[slash + 1..].trim_start();
-        let (_, sent_by) = transport.split_at(transport.find([' ', '\t'])?);
+        let (transport, sent_by) = transport.split_at(transport.find([' ', '\t'])?);
         let protocol = before[..before.len() - sent_by.len()].trim();
         let sent_by = sent_by.trim();
-        let (host, port) = split_host_port(sent_by)?;
+        let (host, port) = split_host_port(sent_by).filter(|_| is_token(transport))?;
         Some(Via { protocol, host, port, params, sent_by })
     }
 
@@ -165,7 +165,8 @@ pub(super) fn split_host_port(text: &str) -> Option<(&str, Option<u16>)> {
         None => return None,
     };
     let host = host.trim_end();
-    (!host.is_empty() && !host.contains(char::is_whitespace)).then_some((host, port))
+    let odd = |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | ',');
+    (!host.is_empty() && !host.contains(odd)).then_some((host, port))
 }
 
 /// `"Display" <uri>;params` or `uri;params` (From, To, Contact, Route; §20.10).
