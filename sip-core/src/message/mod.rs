@@ -123,6 +123,13 @@ impl Message {
         NameAddr::parse(split_list(self.header(Name::Contact)?).next()?)
     }
 
+    /// `Content-Length`, if it stands once and is a number.
+    pub fn content_length(&self) -> Option<usize> {
+        let mut lengths = self.headers(Name::ContentLength);
+        let digits = lengths.next().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))?;
+        if lengths.next().is_some() { None } else { digits.parse().ok() }
+    }
+
     /// `Content-Type` without parameters, trimmed.
     pub fn content_type(&self) -> Option<&str> {
         self.header(Name::ContentType).map(|v| v.split(';').next().unwrap_or(v).trim())
