@@ -46,6 +46,8 @@ pub(super) struct Leg {
     cancelled: bool,
     /// A BYE that waits for the ACK of our 2xx.
     bye: Option<Headers>,
+    /// The connection of its flow is gone: nothing can be sent inside it, and nothing that comes is trusted to be its own.
+    pub cut_off: bool,
 }
 
 impl Leg {
@@ -60,6 +62,19 @@ impl Leg {
             cancel: None,
             cancelled: false,
             bye: None,
+            cut_off: false,
+        }
+    }
+
+    /// Their INVITE, without a final answer yet.
+    pub(super) fn awaits_our_answer(&self) -> bool {
+        !self.ours && !self.established
+    }
+
+    /// A 2xx that still waits for its ACK goes where the leg goes.
+    pub(super) fn move_repeat(&mut self, flow: Flow) {
+        if let Some(repeat) = &mut self.repeat {
+            repeat.flow = flow;
         }
     }
 
@@ -79,6 +94,7 @@ impl Endpoint {
         let id = LegId(self.id());
         self.leg_ids.insert(tag, id);
         self.legs.insert(id, Leg::new(dialog, Some(tx), false));
+        self.on_flows.add_leg(flow, id);
         if let Some((.., owner)) = self.servers.get_mut(&tx) {
             *owner = Some(id);
         }
@@ -122,6 +138,7 @@ impl Endpoint {
         let tx = self.start_client(now, dialog.flow, (branch, false), bytes, purpose, out);
         self.leg_ids.insert(tag, id);
         self.legs.insert(id, Leg::new(dialog, Some(tx), true));
+        self.on_flows.add_leg(invite.flow, id);
         id
     }
 
@@ -205,7 +222,8 @@ impl Endpoint {
         self.drop_leg(leg);
     }
 
-    /// Sends a request inside the dialog of a leg (INFO and the like); its answer comes as [`Event::Response`].
+    /// Sends a request inside the dialog of a leg (INFO and the like); its answer comes as [`Event::Response`]. `None`: there
+    /// is no such leg, or no connection to it.
     pub fn request(
         &mut self,
         now: Instant,
@@ -216,7 +234,7 @@ impl Endpoint {
         out: &mut Out,
     ) -> Option<TxId> {
         let branch = self.tokens.branch();
-        let state = self.legs.get_mut(&leg).filter(|l| !l.forgotten)?;
+        let state = self.legs.get_mut(&leg).filter(|l| !l.forgotten && !l.cut_off)?;
         let contact = state.dialog.contact();
         let bytes = state.dialog.request(method, &branch).header("Contact", contact).headers(headers).maybe_body(body);
         let flow = state.dialog.flow;
@@ -353,6 +371,7 @@ impl Endpoint {
     pub(super) fn drop_leg(&mut self, id: LegId) {
         if let Some(leg) = self.legs.remove(&id) {
             self.leg_ids.remove(&leg.dialog.local.tag);
+            self.on_flows.remove_leg(&leg.dialog.flow, id);
             self.timers.set(Timer::Leg(id), None);
         }
     }

@@ -91,7 +91,8 @@ impl Endpoint {
             self.count("invite_inside_invite");
             return self.respond(now, tx, code, &vec![("Retry-After", "5".to_owned())], None, out);
         }
-        let same_flow = leg.dialog.flow == flow;
+        // The same addresses are no proof once the connection was another one.
+        let same_flow = leg.dialog.flow == flow && !leg.cut_off;
         if same_flow && matches!(request.method(), Some(Method::Invite | Method::Update)) {
             leg.dialog.refresh_target(&request);
         }
