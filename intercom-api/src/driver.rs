@@ -1,7 +1,7 @@
 //! The SIP thread: the clock and the sockets around the [`Switchboard`].
 //!
-//! One turn after another: a due deadline, media events, orders of the HTTP side, datagrams; after each its effects, in
-//! order. Nothing here waits for anything but the next input, and nothing slow runs here.
+//! One turn after another: a due deadline, media events, orders of the HTTP side, messages of devices and news of their
+//! connections; after each its effects, in order. Nothing here waits for anything but the next input, and nothing slow runs here.
 
 #![allow(clippy::disallowed_methods)] // a shell: owns the clock, the thread and its tasks
 
@@ -10,22 +10,23 @@ use crate::flight::{self, FlightRecorder};
 use crate::live::{CallId, CallView, Live};
 use crate::record::Record;
 use crate::switchboard::Switchboard;
+use crate::transport::listener::Listener;
 use crate::transport::udp::Udp;
+use crate::transport::wires::Wires;
+use crate::transport::{Counts, Incoming};
 use crate::turn::{Effect, Publication};
-use bytes::Bytes;
 use media::command::{Command, Event, SessionId, WorkerId};
-use sip_core::flow::Flow;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// Datagrams that may wait for the SIP thread.
-const DATAGRAM_QUEUE: usize = 8192;
+/// Messages that may wait for the SIP thread.
+const MESSAGE_QUEUE: usize = 8192;
 /// Media events that may wait; a worker waits when it is full, it never loses one.
 pub const MEDIA_QUEUE: usize = 4096;
-/// Datagrams handled before deadlines, media and orders get their turn again.
+/// Messages handled before deadlines, media and orders get their turn again.
 const BUDGET: usize = 64;
 /// How long after its end a call's datagrams are awaited for its flight record, and how many ended calls may wait.
 const AFTERMATH: Duration = Duration::from_secs(2);
@@ -40,6 +41,8 @@ pub type SendMedia = Box<dyn Fn(WorkerId, Command) -> bool + Send>;
 pub struct Driver {
     pub switchboard: Switchboard,
     pub udp: Vec<Udp>,
+    pub listeners: Vec<Listener>,
+    pub counts: Arc<Counts>,
     pub orders: OrderReceiver,
     pub media_events: mpsc::Receiver<Event>,
     pub send_media: SendMedia,
@@ -55,13 +58,28 @@ pub struct Driver {
 impl Driver {
     /// Runs until drained. Needs a tokio runtime on its own thread.
     pub async fn run(self) {
-        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, records, flights, mut drain } = self;
-        let (queue, mut datagrams) = mpsc::channel(DATAGRAM_QUEUE);
+        let Driver {
+            mut switchboard,
+            udp,
+            listeners,
+            counts,
+            mut orders,
+            mut media_events,
+            send_media,
+            live,
+            records,
+            flights,
+            mut drain,
+        } = self;
+        let (queue, mut incoming) = mpsc::channel(MESSAGE_QUEUE);
         for socket in &udp {
             tokio::spawn(socket.clone().read(queue.clone()));
         }
+        for listener in listeners {
+            tokio::spawn(listener.run(queue.clone()));
+        }
         let mut shell = Shell {
-            udp,
+            wires: Wires::new(udp, counts),
             send_media,
             live,
             records,
@@ -90,9 +108,9 @@ impl Driver {
                     let answer = switchboard.command(now, order, &mut shell.effects);
                     let _ = reply.send(answer);
                 }
-                Some((flow, bytes)) = datagrams.recv() => {
+                Some(first) = incoming.recv() => {
                     now = Instant::now();
-                    receive(now, &mut switchboard, (flow, bytes), &mut datagrams, &mut shell);
+                    receive(now, &mut switchboard, first, &mut incoming, &mut shell);
                 }
                 Ok(patience) = &mut drain, if draining.is_none() => {
                     now = Instant::now();
@@ -115,24 +133,18 @@ impl Driver {
     }
 }
 
-/// Handles one datagram and what else already waits, up to the budget.
+/// Handles what came first and what else already waits, up to the budget.
 fn receive(
     now: Instant,
     switchboard: &mut Switchboard,
-    first: (Flow, Bytes),
-    queue: &mut mpsc::Receiver<(Flow, Bytes)>,
+    first: Incoming,
+    queue: &mut mpsc::Receiver<Incoming>,
     shell: &mut Shell,
 ) {
-    let mut next = Some(first);
+    shell.receive(now, switchboard, first);
     for _ in 0..BUDGET {
-        let Some((flow, bytes)) = next else { return };
-        shell.recorder.datagram(now, true, flow, bytes.clone());
-        switchboard.receive(now, flow, bytes, &mut shell.effects);
-        next = queue.try_recv().ok();
-    }
-    if let Some((flow, bytes)) = next {
-        shell.recorder.datagram(now, true, flow, bytes.clone());
-        switchboard.receive(now, flow, bytes, &mut shell.effects);
+        let Ok(next) = queue.try_recv() else { return };
+        shell.receive(now, switchboard, next);
     }
 }
 
@@ -145,7 +157,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// The hands of the driver.
 struct Shell {
-    udp: Vec<Udp>,
+    wires: Wires,
     send_media: SendMedia,
     live: Arc<Live>,
     records: mpsc::UnboundedSender<Record>,
@@ -158,15 +170,36 @@ struct Shell {
 }
 
 impl Shell {
-    /// Does everything the switchboard wants, including what follows from a media worker that could not take a command.
+    fn receive(&mut self, now: Instant, switchboard: &mut Switchboard, incoming: Incoming) {
+        match incoming {
+            Incoming::Message(flow, bytes) => {
+                self.recorder.datagram(now, true, flow, bytes.clone());
+                switchboard.receive(now, flow, bytes, &mut self.effects);
+            }
+            Incoming::Opened(opened) => {
+                // The same addresses once more, before the end of the old connection was told.
+                if let Some(before) = self.wires.open(opened) {
+                    switchboard.flow_closed(now, before, &mut self.effects);
+                }
+            }
+            Incoming::Closed { flow, id } => {
+                if self.wires.close(&flow, id) {
+                    switchboard.flow_closed(now, flow, &mut self.effects);
+                }
+            }
+        }
+    }
+
+    /// Does everything the switchboard wants, including what follows from a media worker that could not take a command and
+    /// from a connection that is gone.
     fn perform(&mut self, now: Instant, switchboard: &mut Switchboard) {
         let mut refused: Vec<SessionId> = Vec::new();
         loop {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
                     Effect::Send(transmit) => {
-                        if let Some(socket) = self.udp.iter().find(|socket| socket.owns(transmit.flow.local)) {
-                            socket.send(&transmit.flow, &transmit.bytes);
+                        if !self.wires.send(&transmit) {
+                            switchboard.flow_closed(now, transmit.flow, &mut self.effects);
                         }
                         self.recorder.datagram(now, false, transmit.flow, transmit.bytes);
                     }

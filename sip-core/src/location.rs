@@ -267,7 +267,9 @@ mod tests {
             binding
         };
         let lost = over(Transport::Tcp, "a", 5060);
-        for binding in [lost.clone(), over(Transport::Tcp, "b", 5060), over(Transport::Tcp, "c", 5061), over(Transport::Udp, "d", 5060)] {
+        for binding in
+            [lost.clone(), over(Transport::Tcp, "b", 5060), over(Transport::Tcp, "c", 5061), over(Transport::Udp, "d", 5060)]
+        {
             location.apply(Change::Bind(binding));
         }
         // b moves to another connection.

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use sip_core::framing::{Fault, Frame, Framer, MAX_MESSAGE};
 use sip_core::message::Message;
 
-const HEAD: &str = "Via: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bK1;rport\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: c1\r\n";
+const HEAD: &str =
+    "Via: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bK1;rport\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: c1\r\n";
 
 fn message(method: &str, extra: &str, body: &str) -> Vec<u8> {
     let length = body.len();

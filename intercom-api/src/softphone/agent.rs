@@ -138,7 +138,9 @@ impl Agent {
 
     fn send_register(&mut self, now: Instant, mut headers: Headers) {
         self.register_cseq += 1;
-        headers.push(("Contact", format!("<sip:{}@{}>", self.config.number, self.config.flow.local)));
+        let transport = self.config.flow.transport.uri_parameter();
+        let contact = format!("<sip:{}@{}{transport}>", self.config.number, self.config.flow.local);
+        headers.push(("Contact", contact));
         headers.push(("Expires", self.asked.to_string()));
         let aor = format!("<sip:{}@{}>", self.config.number, self.config.domain);
         let lone = Lone {
@@ -273,7 +275,7 @@ impl Agent {
                 out.events.push(AgentEvent::Answered { body: Bytes::copy_from_slice(response.body()) });
             }
             Event::Refused { code, response, .. } => self.refused(now, code, response.as_ref(), out),
-            Event::Cancelled { .. } => {
+            Event::Cancelled { .. } | Event::Lost { .. } => {
                 self.leg = None;
                 out.events.push(AgentEvent::Cancelled);
             }

@@ -112,6 +112,17 @@ impl Switchboard {
         self.pump(now, out);
     }
 
+    /// A connection is gone, or something was to be sent on one that is: its bindings are void, its pending legs end, answered
+    /// ones stay until their peer is heard from elsewhere.
+    pub fn flow_closed(&mut self, now: Instant, flow: Flow, out: &mut Vec<Effect>) {
+        while let Some(change) = self.location.lost(&flow) {
+            self.count("binding_lost_its_connection");
+            self.change_location(now, change, out);
+        }
+        self.endpoint.flow_closed(&flow, &mut self.sip);
+        self.pump(now, out);
+    }
+
     /// Runs everything that is due.
     pub fn timeout(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.endpoint.timeout(now, &mut self.sip);
@@ -298,11 +309,14 @@ impl Switchboard {
         match event {
             Event::Request { tx, request, flow } => self.request(now, tx, request, flow, out),
             Event::LegRequest { leg, tx, request, flow, same_flow } => {
-                if !same_flow && self.authenticate(now, tx, &request, None).is_none() {
-                    // Challenged or refused (D-13).
-                    return;
+                if !same_flow {
+                    // Challenged or refused (D-13), unless it is this very phone on a new connection: its leg moves there.
+                    let party = self.party(leg);
+                    if self.authenticate(now, tx, &request, party.as_deref()).is_none() {
+                        return;
+                    }
+                    self.endpoint.move_leg(leg, flow, &request);
                 }
-                let _ = flow;
                 self.with_leg(now, leg, out, |call, turn| match request.method() {
                     Some(Method::Bye) => call.bye(turn, leg, tx),
                     _ => call.request(turn, leg, tx, &request),
@@ -314,6 +328,7 @@ impl Switchboard {
                 self.with_leg(now, leg, out, |call, turn| call.refused(turn, leg, code, response.as_ref()));
             }
             Event::Cancelled { leg } => self.with_leg(now, leg, out, |call, turn| call.cancelled(turn)),
+            Event::Lost { leg } => self.with_leg(now, leg, out, |call, turn| call.lost(turn)),
             Event::Confirmed { .. } => {}
             Event::NotAcknowledged { leg } => self.with_leg(now, leg, out, |call, turn| call.not_acknowledged(turn, leg)),
             Event::Response { leg: Some(leg), tx, response, .. } => {
@@ -321,6 +336,11 @@ impl Switchboard {
             }
             Event::Response { leg: None, .. } => {}
         }
+    }
+
+    /// The account at the other end of a leg.
+    fn party(&self, leg: LegId) -> Option<String> {
+        self.calls.get(self.sessions.get(&leg)?)?.party(leg).map(ToString::to_string)
     }
 
     fn with_leg(&mut self, now: Instant, leg: LegId, out: &mut Vec<Effect>, act: impl FnOnce(&mut Call, &mut Turn<'_>)) {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods)] // a shell: owns sockets and their tasks
 
+use super::Incoming;
 use bytes::Bytes;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use sip_core::flow::{Flow, Transport};
@@ -67,7 +68,7 @@ impl Udp {
     }
 
     /// Reads until the receiver is gone. A full queue loses datagrams, as a full socket would.
-    pub async fn read(self, queue: mpsc::Sender<(Flow, Bytes)>) {
+    pub async fn read(self, queue: mpsc::Sender<Incoming>) {
         let mut buffer = vec![0u8; BATCH * DATAGRAM];
         let mut metas = [RecvMeta::default(); BATCH];
         while !queue.is_closed() {
@@ -90,7 +91,7 @@ impl Udp {
                 };
                 let flow = Flow { transport: Transport::Udp, local, remote: meta.addr };
                 for datagram in slice[..meta.len].chunks(meta.stride.max(1)) {
-                    if queue.try_send((flow, Bytes::copy_from_slice(datagram))).is_err() {
+                    if queue.try_send(Incoming::Message(flow, Bytes::copy_from_slice(datagram))).is_err() {
                         self.lost.fetch_add(1, Ordering::Relaxed);
                     }
                 }

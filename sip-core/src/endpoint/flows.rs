@@ -48,7 +48,7 @@ impl OnFlows {
 impl Endpoint {
     /// The connection of a flow is gone, or something was to be sent on one that is. Requests of ours that wait for an answer
     /// on it end like a 503 (§8.1.3.1); their user hears it as if nobody had answered. An INVITE of theirs that is still open
-    /// is over as well: its sender had the same from his side ([`Event::Cancelled`]). Dialogs stay, and may be moved to
+    /// is over as well: its sender had the same from his side ([`Event::Lost`]). Dialogs stay, and may be moved to
     /// another flow ([`Endpoint::move_leg`]); until then nothing can be sent inside them.
     pub fn flow_closed(&mut self, flow: &Flow, out: &mut Out) {
         let Some(on) = self.on_flows.0.get(flow) else { return };
@@ -90,6 +90,6 @@ impl Endpoint {
         }
         self.drop_leg(id);
         self.count("invite_lost_its_connection");
-        out.events.push(Event::Cancelled { leg: id });
+        out.events.push(Event::Lost { leg: id });
     }
 }

@@ -58,8 +58,10 @@ pub enum Event {
     /// Our INVITE ended without a 2xx; without a response it is 408 when nobody answered, 503 when the connection was lost.
     /// The leg is gone.
     Refused { leg: LegId, code: u16, response: Option<Message> },
-    /// Their INVITE was cancelled and has its 487, or its connection is gone. The leg is gone.
+    /// Their INVITE was cancelled; 487 is sent. The leg is gone.
     Cancelled { leg: LegId },
+    /// The connection of their open INVITE is gone, and the leg with it.
+    Lost { leg: LegId },
     /// The ACK of our 2xx.
     Confirmed { leg: LegId, ack: Message },
     /// Our 2xx was never acknowledged; BYE is sent. The leg is gone.

@@ -1,0 +1,80 @@
+//! The way out: which socket or connection a flow is. Owned by the SIP thread, which never waits for a peer.
+
+use super::udp::Udp;
+use super::{Counter, Counts, Opened};
+use crate::flight::call_id;
+use sip_core::flow::{Flow, Transport};
+use sip_core::transaction::Transmit;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::mpsc::error::TrySendError;
+
+/// RFC 3261 §18.1.1: larger requests belong on a stream, because UDP may have to cut them.
+const LARGE: usize = 1300;
+/// Call-IDs whose large request was told.
+const TOLD: usize = 64;
+
+/// All ways to devices.
+pub struct Wires {
+    udp: Vec<Udp>,
+    connections: HashMap<Flow, Opened>,
+    counts: Arc<Counts>,
+    told: VecDeque<String>,
+}
+
+impl Wires {
+    pub fn new(udp: Vec<Udp>, counts: Arc<Counts>) -> Wires {
+        Wires { udp, connections: HashMap::new(), counts, told: VecDeque::new() }
+    }
+
+    /// Takes over a connection; gives the flow back if an older one had the same addresses.
+    pub fn open(&mut self, opened: Opened) -> Option<Flow> {
+        self.connections.insert(opened.flow, opened).map(|before| before.flow)
+    }
+
+    /// `false`: that connection is not the one we know by this flow.
+    pub fn close(&mut self, flow: &Flow, id: u64) -> bool {
+        let known = self.connections.get(flow).is_some_and(|connection| connection.id == id);
+        known && self.connections.remove(flow).is_some()
+    }
+
+    /// Sends at once or not at all. `false`: the connection is gone, or its peer does not read and it goes now.
+    pub fn send(&mut self, transmit: &Transmit) -> bool {
+        if !transmit.flow.transport.is_reliable() {
+            self.warn_if_large(transmit);
+            if let Some(socket) = self.udp.iter().find(|socket| socket.owns(transmit.flow.local)) {
+                socket.send(&transmit.flow, &transmit.bytes);
+            }
+            return true;
+        }
+        let Some(connection) = self.connections.get(&transmit.flow) else {
+            self.counts.add(Counter::NoConnection);
+            return false;
+        };
+        match connection.messages.try_send(transmit.bytes.clone()) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(_)) => self.counts.add(Counter::WriteQueueFull),
+            Err(TrySendError::Closed(_)) => self.counts.add(Counter::NoConnection),
+        }
+        self.connections.remove(&transmit.flow);
+        false
+    }
+
+    /// A device offers TCP by registering over it; nothing is ever opened towards one (most are behind NAT). So a large
+    /// request goes out over UDP all the same, and the operator learns once per call why a picture may fail to come.
+    fn warn_if_large(&mut self, transmit: &Transmit) {
+        if transmit.bytes.len() <= LARGE || transmit.flow.transport != Transport::Udp || transmit.bytes.starts_with(b"SIP/") {
+            return;
+        }
+        let call_id = call_id(&transmit.bytes).unwrap_or_default();
+        if self.told.iter().any(|told| told == call_id) {
+            return;
+        }
+        self.counts.add(Counter::RequestOver1300);
+        tracing::warn!(call_id, flow = %transmit.flow, bytes = transmit.bytes.len(), "a large request goes over UDP; TCP at the device avoids fragments");
+        if self.told.len() == TOLD {
+            self.told.pop_front();
+        }
+        self.told.push_back(call_id.to_owned());
+    }
+}
