@@ -196,7 +196,8 @@ impl Phone {
 async fn comes_and_goes(house: &House, transport: Transport) {
     let mut phone = house.phone(transport, "p1").await;
     phone.register().await;
-    assert!(house.flow_of("p1").starts_with(&format!("{transport}:")), "{}", house.flow_of("p1"));
+    // The answer leaves before the read model learns of it.
+    assert!(wait_until(PATIENCE, || house.flow_of("p1").starts_with(&format!("{transport}:"))), "{}", house.flow_of("p1"));
     phone.act(|agent, now, out| agent.register(now, out)).await;
     phone.until("refresh", |event| matches!(event, AgentEvent::Registered)).await;
     drop(phone);
