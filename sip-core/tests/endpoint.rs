@@ -384,7 +384,7 @@ fn an_answered_leg_outlives_its_connection_and_goes_on_over_another() {
     wire.b(|b, now, out| b.receive(now, old, Bytes::from(again), out));
     let Some(Event::LegRequest { request, same_flow: false, .. }) = wire.b_events.pop() else { panic!("it is its own") };
     let new = wire.flow(2, 9);
-    wire.b(|b, _, _| b.move_leg(there, new, &request));
+    wire.b(|b, _, _| b.move_leg(there, new, Some(&request)));
     let mut out = Out::default();
     let sent = info(&mut wire.b, wire.now, &mut out);
     assert!(sent.is_some() && out.transmits.iter().all(|transmit| transmit.flow == new));

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use sip_core::digest::Challenge;
-use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Lone, Out};
+use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Lone, Out, TxId};
 use sip_core::flow::Flow;
 use sip_core::message::{Message, Method, Name};
 use sip_core::token::Tokens;
 use sip_core::transaction::Transmit;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Seconds a registration is asked for (spec sip.md §12).
@@ -85,6 +86,8 @@ pub struct Agent {
     /// What is called, to try again with credentials.
     dialled: Option<(String, Bytes)>,
     tried: bool,
+    /// INFOs under way, to be sent again with credentials: after a new connection the server asks who we are (D-13).
+    infos: Vec<(TxId, String, Bytes)>,
     /// How requests in the call are answered: 200, or what a device that does not know them says.
     pub info_code: u16,
 }
@@ -107,6 +110,7 @@ impl Agent {
             leg: None,
             dialled: None,
             tried: false,
+            infos: Vec::new(),
             info_code: 200,
         }
     }
@@ -202,10 +206,30 @@ impl Agent {
 
     /// Sends an INFO in the call.
     pub fn info(&mut self, now: Instant, content_type: &str, body: &[u8], out: &mut AgentOut) {
-        if let Some(leg) = self.leg {
-            self.endpoint.request(now, leg, &Method::Info, &Headers::new(), Some((content_type, body)), &mut self.sip);
-        }
+        self.send_info(now, content_type, Bytes::copy_from_slice(body), Headers::new());
         self.pump(now, out);
+    }
+
+    fn send_info(&mut self, now: Instant, content_type: &str, body: Bytes, headers: Headers) {
+        let Some(leg) = self.leg else { return };
+        let asked = self.endpoint.request(now, leg, &Method::Info, &headers, Some((content_type, &body)), &mut self.sip);
+        if let Some(tx) = asked.filter(|_| headers.is_empty()) {
+            self.infos.push((tx, content_type.to_owned(), body));
+        }
+    }
+
+    /// The connection to the server is gone: a call that is not answered is over, an answered one goes on.
+    pub fn connection_lost(&mut self, now: Instant, out: &mut AgentOut) {
+        self.endpoint.flow_closed(&self.config.flow, &mut self.sip);
+        self.pump(now, out);
+    }
+
+    /// There is a new connection from this address of ours.
+    pub fn connected(&mut self, local: SocketAddr) {
+        self.config.flow.local = local;
+        if let Some(leg) = self.leg {
+            self.endpoint.move_leg(leg, self.config.flow, None);
+        }
     }
 
     pub fn receive(&mut self, now: Instant, datagram: Bytes, out: &mut AgentOut) {
@@ -285,7 +309,16 @@ impl Agent {
             }
             Event::Confirmed { .. } => {}
             Event::Response { leg: None, response, .. } => self.registered(now, response.as_ref(), out),
-            Event::Response { leg: Some(_), .. } => {}
+            Event::Response { leg: Some(_), tx, response, .. } => {
+                let Some(at) = self.infos.iter().position(|(info, ..)| *info == tx) else { return };
+                let (_, content_type, body) = self.infos.swap_remove(at);
+                let challenge = response.as_ref().and_then(|r| r.header(Name::ProxyAuthenticate));
+                if let Some(challenge) = challenge.filter(|_| response.as_ref().and_then(Message::code) == Some(407)) {
+                    let uri = format!("sip:{}", self.config.domain);
+                    let answer = self.credentials(challenge, "INFO", &uri);
+                    self.send_info(now, &content_type, body, vec![("Proxy-Authorization", answer)]);
+                }
+            }
         }
     }
 

@@ -315,7 +315,7 @@ impl Switchboard {
                     if self.authenticate(now, tx, &request, party.as_deref()).is_none() {
                         return;
                     }
-                    self.endpoint.move_leg(leg, flow, &request);
+                    self.endpoint.move_leg(leg, flow, Some(&request));
                 }
                 self.with_leg(now, leg, out, |call, turn| match request.method() {
                     Some(Method::Bye) => call.bye(turn, leg, tx),

@@ -4,7 +4,7 @@
 //! # what this is about
 //! cast
 //!   d1 door
-//!   p1 early            early | ring | busy | eager, and `asleep` behind it: not registered at the start
+//!   p1 early            early | ring | busy | eager, and behind it `tcp`, and `asleep`: not registered at the start
 //! script                milliseconds, who, what. A storm may hold up a door's call by a minute: what needs it comes later
 //!   0 d1 calls room
 //!   2000 p1 answers
@@ -29,10 +29,17 @@ use std::time::Duration;
 pub struct Trace {
     pub path: PathBuf,
     text: String,
-    cast: Vec<(String, Habit, bool)>,
+    cast: Vec<Part>,
     script: Vec<(u64, String, String)>,
     end: Vec<String>,
     ladder: Vec<String>,
+}
+
+struct Part {
+    name: String,
+    habit: Habit,
+    asleep: bool,
+    tcp: bool,
 }
 
 impl Trace {
@@ -69,8 +76,8 @@ impl Trace {
                         "eager" => Habit::Eager,
                         other => panic!("{}: no habit {other}", path.display()),
                     };
-                    let asleep = word() == "asleep";
-                    trace.cast.push((name, habit, asleep));
+                    let rest: Vec<&str> = words.collect();
+                    trace.cast.push(Part { name, habit, asleep: rest.contains(&"asleep"), tcp: rest.contains(&"tcp") });
                 }
                 "script" => {
                     let (at, who) = (word().parse().expect("milliseconds"), word().to_owned());
@@ -87,10 +94,11 @@ impl Trace {
     /// Plays it; the ladder is that of the script, without the registrations before it.
     pub fn play(&self, weather: Weather, seed: u64) -> World {
         let kind = |habit: Habit| if habit == Habit::Door { AccountType::Door } else { AccountType::App };
-        let accounts: Vec<(&str, AccountType)> = self.cast.iter().map(|(name, habit, _)| (name.as_str(), kind(*habit))).collect();
+        let accounts: Vec<(&str, AccountType)> = self.cast.iter().map(|part| (part.name.as_str(), kind(part.habit))).collect();
         let mut world = World::new(weather, seed, &accounts);
-        for (index, (name, habit, asleep)) in self.cast.iter().enumerate() {
-            world.add(Device::new(name, 11 + index as u8, *habit, seed.wrapping_mul(31) + index as u64));
+        for (index, Part { name, habit, asleep, tcp }) in self.cast.iter().enumerate() {
+            let device = Device::new(name, 11 + index as u8, *habit, seed.wrapping_mul(31) + index as u64);
+            world.add(if *tcp { device.over_tcp() } else { device });
             if *habit != Habit::Door && !asleep {
                 world.act(name, |device, now| device.register(now));
             }
@@ -113,6 +121,8 @@ impl Trace {
             ["declines"] => world.act(who, |d, now| d.decide(now, 603)),
             ["hangs", "up"] => world.act(who, |d, now| d.hang_up(now)),
             ["registers"] => world.act(who, |d, now| d.register(now)),
+            ["loses", "its", "connection"] => world.reset(who),
+            ["reconnects"] => world.act(who, |d, now| d.reconnect(now)),
             ["falls", "asleep"] => world.act(who, |d, _| d.asleep = true),
             ["wakes"] => world.act(who, |d, now| {
                 d.asleep = false;

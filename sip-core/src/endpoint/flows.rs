@@ -69,14 +69,15 @@ impl Endpoint {
         }
     }
 
-    /// A leg goes on over another flow, whose requests the user has found to be the peer's own (D-13).
-    pub fn move_leg(&mut self, id: LegId, flow: Flow, request: &Message) {
+    /// A leg goes on over another flow: that of a request which the user has found to be the peer's own (D-13), or of a
+    /// connection we made ourselves.
+    pub fn move_leg(&mut self, id: LegId, flow: Flow, request: Option<&Message>) {
         let sent_by = self.sent_by(&flow);
         let Some(leg) = self.legs.get_mut(&id) else { return };
         self.on_flows.remove_leg(&leg.dialog.flow, id);
         (leg.dialog.flow, leg.dialog.sent_by, leg.cut_off) = (flow, sent_by, false);
         leg.move_repeat(flow);
-        if matches!(request.method(), Some(Method::Invite | Method::Update)) {
+        if let Some(request) = request.filter(|r| matches!(r.method(), Some(Method::Invite | Method::Update))) {
             leg.dialog.refresh_target(request);
         }
         self.on_flows.add_leg(flow, id);
