@@ -239,6 +239,12 @@ impl Call {
         self.state == State::Ringing && self.standings.contains_key(account)
     }
 
+    /// The leg of the answered call in which this account talks.
+    pub fn talking_leg(&self, account: &str) -> Option<LegId> {
+        let State::Answered { winner } = self.state else { return None };
+        [self.door_leg, winner].into_iter().find(|leg| self.party(*leg).is_some_and(|party| party.as_str() == account))
+    }
+
     /// The account at the other end of a leg of this call.
     pub fn party(&self, leg: LegId) -> Option<&Number> {
         if leg == self.door_leg { Some(&self.ring.caller) } else { self.members.get(&leg).map(|member| &member.account) }

@@ -252,12 +252,24 @@ impl Switchboard {
             Change::Bind(binding) => {
                 self.location.apply(Change::Bind(binding.clone()));
                 out.push(Effect::Publish(Publication::Registered(self.registration(&binding))));
+                self.revive(&binding);
                 self.member_appeared(now, &binding, out);
             }
             Change::Unbind { account, why } => {
                 self.location.apply(Change::Unbind { account: account.clone(), why });
                 out.push(Effect::Publish(Publication::Unregistered { account: account.to_string() }));
             }
+        }
+    }
+
+    /// A party of an answered call whose connection broke is back, and has just proved who it is: its leg goes on there, so
+    /// that it hears when the call ends. A leg that has its connection is not touched by a REGISTER (D-06).
+    fn revive(&mut self, binding: &Binding) {
+        let account = &*binding.account;
+        let sessions = [self.talking.get(account), self.callers.get(account)].into_iter().flatten();
+        let leg = sessions.filter_map(|session| self.calls.get(session)?.talking_leg(account)).next();
+        if let Some(leg) = leg.filter(|leg| self.endpoint.is_cut_off(*leg)) {
+            self.endpoint.move_leg(leg, binding.flow, None);
         }
     }
 

@@ -83,6 +83,11 @@ impl Endpoint {
         self.on_flows.add_leg(flow, id);
     }
 
+    /// Has this leg lost its connection?
+    pub fn is_cut_off(&self, leg: LegId) -> bool {
+        self.legs.get(&leg).is_some_and(|leg| leg.cut_off)
+    }
+
     /// Their INVITE that has no final answer: none can be given any more.
     fn drop_open_invite(&mut self, id: LegId, out: &mut Out) {
         let Some(leg) = self.legs.get(&id).filter(|leg| leg.awaits_our_answer()) else { return };
