@@ -1,13 +1,13 @@
 //! SIP over real connections: TCP, TLS, WebSocket and secure WebSocket, with what a peer may do wrong on them.
 
 use bytes::Bytes;
+use fixtures::certificate;
 use fixtures::process::{Folder, wait_until};
 use fixtures::server::{Server, password};
 use futures_util::{SinkExt, StreamExt};
 use intercom_api::softphone::{Agent, AgentConfig, AgentEvent, AgentOut};
 use intercom_api::transport::listener::{Gate, Limits, Listener};
 use intercom_api::transport::{Counter, Counts, Incoming};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -40,18 +40,11 @@ struct House {
     folder: Folder,
 }
 
-/// Writes a new certificate for `ip` where the server looks for it.
-fn certify(folder: &Folder, ip: &str) {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([ip.to_owned()]).expect("a certificate");
-    std::fs::write(folder.path().join("cert.pem"), cert.pem()).expect("a file");
-    std::fs::write(folder.path().join("key.pem"), signing_key.serialize_pem()).expect("a file");
-}
-
 impl House {
     fn new(block: u8) -> House {
         let ip = format!("127.0.{block}.1");
         let folder = Folder::new("streams");
-        certify(&folder, &ip);
+        certificate::write(folder.path(), &ip);
         let (any, path) = (format!("{ip}:0"), |name: &str| folder.path().join(name).display().to_string());
         let settings = [("SIP__TLS", any.as_str()), ("SIP__WS", &any), ("SIP__WSS", &any)];
         let files = [("TLS__CERT", &*path("cert.pem")), ("TLS__KEY", &*path("key.pem"))];
@@ -346,7 +339,7 @@ async fn a_new_certificate_is_used_after_sighup_and_a_bad_one_is_not() {
     let connect = || async { TcpStream::connect(address).await.expect("a connection") };
     let _old = house.tls(connect().await).await.expect("the first certificate");
     let before = std::fs::read(house.folder.path().join("cert.pem")).expect("a file");
-    certify(&house.folder, ip);
+    certificate::write(house.folder.path(), ip);
     assert!(house.tls(connect().await).await.is_err(), "not before it is told");
     house.server.reload();
     assert!(wait_until(PATIENCE, || house.server.log().contains("the certificate was read again")), "{}", house.server.log());
