@@ -56,6 +56,7 @@ const ORDINARY: &[&str] = &[
     "busy with an ended ring",
     "hung up",
     "registered elsewhere",
+    "connection lost",
 ];
 
 struct Datagram {

@@ -1,5 +1,7 @@
 //! SIP over real connections: TCP, TLS, WebSocket and secure WebSocket, with what a peer may do wrong on them.
 
+#![allow(clippy::disallowed_methods)] // real sockets, in real time
+
 use bytes::Bytes;
 use fixtures::certificate;
 use fixtures::process::{Folder, wait_until};

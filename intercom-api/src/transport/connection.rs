@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// Read at once.
-const CHUNK: usize = 8192;
+/// Read at once: most messages are no longer, and every idle connection holds so much.
+const CHUNK: usize = 2048;
 /// How long a peer that was sent an answer and our end of the stream may take to read it. Closing at once with bytes unread
 /// would reset the connection and take the answer back.
 const LINGER: Duration = Duration::from_secs(1);

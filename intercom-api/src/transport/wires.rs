@@ -78,3 +78,63 @@ impl Wires {
         self.told.push_back(call_id.to_owned());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use tokio::sync::mpsc;
+
+    fn flow(transport: Transport) -> Flow {
+        Flow { transport, local: ([127, 0, 0, 1], 6050).into(), remote: ([127, 0, 0, 2], 5060).into() }
+    }
+
+    fn opened(id: u64, queue: usize) -> (Opened, mpsc::Receiver<Bytes>) {
+        let (messages, outbox) = mpsc::channel(queue);
+        (Opened { flow: flow(Transport::Tcp), id, messages }, outbox)
+    }
+
+    fn transmit(transport: Transport, bytes: impl Into<Bytes>) -> Transmit {
+        Transmit { flow: flow(transport), bytes: bytes.into() }
+    }
+
+    #[test]
+    fn a_large_request_over_udp_is_told_once_per_call() {
+        let counts = Arc::new(Counts::default());
+        let mut wires = Wires::new(Vec::new(), counts.clone());
+        let large = |start: &str, call_id: &str| format!("{start}\r\nCall-ID: {call_id}\r\nX: {}\r\n\r\n", "x".repeat(1300));
+        for (start, call_id) in [("INVITE sip:a SIP/2.0", "a"), ("INVITE sip:a SIP/2.0", "a"), ("SIP/2.0 200 OK", "b")] {
+            wires.send(&transmit(Transport::Udp, large(start, call_id)));
+        }
+        assert_eq!(counts.get(Counter::RequestOver1300), 1);
+        wires.send(&transmit(Transport::Udp, large("INVITE sip:a SIP/2.0", "c")));
+        wires.send(&transmit(Transport::Tcp, large("INVITE sip:a SIP/2.0", "d")));
+        assert_eq!(counts.get(Counter::RequestOver1300), 2);
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_loses_its_connection() {
+        let counts = Arc::new(Counts::default());
+        let mut wires = Wires::new(Vec::new(), counts.clone());
+        let (connection, outbox) = opened(1, 1);
+        assert_eq!(wires.open(connection), None);
+        let message = transmit(Transport::Tcp, "x");
+        assert!(wires.send(&message));
+        assert!(!wires.send(&message), "its queue is full");
+        assert!(outbox.is_closed(), "the connection's task is told");
+        assert!(!wires.send(&message), "it is gone");
+        assert_eq!((counts.get(Counter::WriteQueueFull), counts.get(Counter::NoConnection)), (1, 1));
+        assert!(!wires.close(&message.flow, 1), "its end is known already");
+    }
+
+    #[test]
+    fn the_end_of_an_older_connection_with_the_same_addresses_is_not_that_of_the_newer() {
+        let mut wires = Wires::new(Vec::new(), Arc::default());
+        let (older, _outbox) = opened(1, 1);
+        let (newer, _outbox) = opened(2, 1);
+        let flow = older.flow;
+        assert_eq!((wires.open(older), wires.open(newer)), (None, Some(flow)));
+        assert!(!wires.close(&flow, 1));
+        assert!(wires.close(&flow, 2));
+    }
+}

@@ -11,7 +11,7 @@ use sip_core::framing::MAX_MESSAGE;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, error::CapacityError};
@@ -29,11 +29,7 @@ pub(super) async fn carry(connection: &Connection, stream: impl AsyncRead + Asyn
     config.write_buffer_size = 0;
     config.max_write_buffer_size = 4 * MAX_MESSAGE;
     let mut speaks_sip = false;
-    let handshake = accept_hdr_async_with_config(
-        stream,
-        |request: &Request, response| agree(request, response, &mut speaks_sip),
-        Some(config),
-    );
+    let handshake = accept_hdr_async_with_config(stream, Agree(&mut speaks_sip), Some(config));
     let handshake = timeout(connection.limits.half_open, handshake).await;
     let socket = match handshake {
         Ok(Ok(socket)) => socket,
@@ -47,18 +43,21 @@ pub(super) async fn carry(connection: &Connection, stream: impl AsyncRead + Asyn
     end
 }
 
-/// RFC 7118 §4.1: the client offers `sip`, and nothing else will do.
-#[allow(clippy::result_large_err)] // the crate's own type
-fn agree(request: &Request, mut response: Response, speaks_sip: &mut bool) -> Result<Response, ErrorResponse> {
-    let offered = request.headers().get_all(SUBPROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    *speaks_sip = offered.flat_map(|list| list.split(',')).any(|name| name.trim().eq_ignore_ascii_case("sip"));
-    if *speaks_sip {
-        response.headers_mut().insert(SUBPROTOCOL, HeaderValue::from_static("sip"));
-        return Ok(response);
+/// RFC 7118 §4.1: the client offers `sip`, and nothing else will do. Notes whether it did.
+struct Agree<'a>(&'a mut bool);
+
+impl Callback for Agree<'_> {
+    fn on_request(self, request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+        let offered = request.headers().get_all(SUBPROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        *self.0 = offered.flat_map(|list| list.split(',')).any(|name| name.trim().eq_ignore_ascii_case("sip"));
+        if *self.0 {
+            response.headers_mut().insert(SUBPROTOCOL, HeaderValue::from_static("sip"));
+            return Ok(response);
+        }
+        let mut refusal = ErrorResponse::new(Some("the subprotocol is sip (RFC 7118)".to_owned()));
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        Err(refusal)
     }
-    let mut refusal = ErrorResponse::new(Some("the subprotocol is sip (RFC 7118)".to_owned()));
-    *refusal.status_mut() = StatusCode::BAD_REQUEST;
-    Err(refusal)
 }
 
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(

@@ -142,11 +142,12 @@ impl Endpoint {
         id
     }
 
-    /// Sends the INVITE of a leg anew if nothing was heard from the peer (D-06). Says whether it did.
+    /// Sends the INVITE of a leg anew if nothing was heard from the peer (D-06). Says whether it did; over a connection there
+    /// is nothing to repeat.
     pub fn nudge(&mut self, now: Instant, leg: LegId, out: &mut Out) -> bool {
         let tx = self.legs.get(&leg).filter(|l| l.ours && !l.established).and_then(|l| l.invite);
         let client = tx.and_then(|tx| Some((tx, self.clients.get_mut(&tx)?)));
-        let Some((tx, client)) = client.filter(|(_, client)| client.transaction.nothing_heard()) else { return false };
+        let Some((tx, client)) = client.filter(|(_, client)| client.transaction.may_repeat()) else { return false };
         client.transaction.restart(now, &mut out.transmits);
         self.timers.set(Timer::Client(tx), client.transaction.deadline());
         true

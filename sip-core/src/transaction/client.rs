@@ -130,11 +130,16 @@ impl ClientTransaction {
     /// Begins anew while nothing was heard: sends the request now and backs off from there (D-06: a sleeping phone just
     /// woke up, and its INVITE may be in a pause of 16 s).
     pub fn restart(&mut self, now: Instant, out: &mut Vec<Transmit>) {
-        if self.state == State::Calling && !self.flow.transport.is_reliable() {
+        if self.state == State::Calling {
             self.resend(out);
             self.repeat = Some((now + T1, T1 * 2));
             self.end = Some(now + T64);
         }
+    }
+
+    /// Would the peer profit from hearing the request again?
+    pub fn may_repeat(&self) -> bool {
+        self.nothing_heard() && !self.flow.transport.is_reliable()
     }
 
     /// No provisional response yet: a CANCEL must wait (§9.1).
