@@ -106,7 +106,7 @@ impl Switchboard {
         }
     }
 
-    /// One datagram.
+    /// One message: a datagram, or one of a connection.
     pub fn receive(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Vec<Effect>) {
         self.endpoint.receive(now, flow, datagram, &mut self.sip);
         self.pump(now, out);
