@@ -126,8 +126,8 @@ impl Message {
     /// `Content-Length`, if it stands once and is a number.
     pub fn content_length(&self) -> Option<usize> {
         let mut lengths = self.headers(Name::ContentLength);
-        let digits = lengths.next().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))?;
-        if lengths.next().is_some() { None } else { digits.parse().ok() }
+        let length = lengths.next().and_then(headers::digits)?;
+        if lengths.next().is_some() { None } else { Some(length) }
     }
 
     /// `Content-Type` without parameters, trimmed.
