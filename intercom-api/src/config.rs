@@ -17,6 +17,7 @@ pub struct Config {
     #[serde(flatten)]
     pub top: Top,
     pub sip: Sip,
+    pub tls: Tls,
     pub media: Media,
     pub api: Api,
     pub ring: Ring,
@@ -35,6 +36,10 @@ pub struct Top {
 #[serde(deny_unknown_fields, default)]
 pub struct Sip {
     pub udp: Vec<String>,
+    pub tcp: Vec<String>,
+    pub tls: Vec<String>,
+    pub ws: Vec<String>,
+    pub wss: Vec<String>,
     pub domains: Vec<String>,
     pub realm: String,
     pub public_host: String,
@@ -42,6 +47,13 @@ pub struct Sip {
     pub sha256: bool,
     /// 0: off.
     pub ping_s: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -104,6 +116,10 @@ impl Default for Sip {
     fn default() -> Sip {
         Sip {
             udp: vec!["0.0.0.0:6050".into()],
+            tcp: vec!["0.0.0.0:6050".into()],
+            tls: Vec::new(),
+            ws: Vec::new(),
+            wss: Vec::new(),
             domains: Vec::new(),
             realm: "doorline".into(),
             public_host: String::new(),
@@ -143,6 +159,10 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("", "data_dir", "where the SQLite file and generated keys live"),
     ("", "drain_s", "SIGTERM: running calls have so many seconds to end by themselves"),
     ("sip", "udp", "addresses to listen on; port 0 is the system's choice"),
+    ("sip", "tcp", "the same for TCP; where it is not set, those of sip.udp; an empty list turns it off"),
+    ("sip", "tls", "the same for TLS, usually port 5061; needs tls.cert and tls.key"),
+    ("sip", "ws", "the same for SIP over WebSocket (RFC 7118)"),
+    ("sip", "wss", "the same over secure WebSocket; needs tls.cert and tls.key"),
     ("sip", "domains", "Request-URI hosts that are ours beside our addresses and sip.public_host; others get 404"),
     ("sip", "realm", "digest realm; passwords do not depend on it"),
     ("sip", "public_host", "host written in Contact and Via and returned as sipHost; empty: the address a device reached us at"),
@@ -153,6 +173,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("sip", "sha256", "offer SHA-256 before MD5; old phones (baresip 1.0) do not register when it comes first"),
     ("sip", "ping_s", "ask UDP phones that were silent for so many seconds whether they are there (15-3600); 0: do not ask"),
+    ("tls", "cert", "PEM file with the certificate and its chain; read again on SIGHUP"),
+    ("tls", "key", "PEM file with its private key"),
     ("media", "bind_ip", "address of the RTP sockets"),
     ("media", "public_ip", "address written in SDP; empty: bind_ip, or the address a device reached us at"),
     ("media", "ports", "RTP on the even ports of this range, RTCP on the next one; a ringing phone with video takes four"),
@@ -259,6 +281,12 @@ pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, Stri
     if !problems.is_empty() {
         return Err(problems);
     }
+    // TCP goes where UDP goes unless it is told where to go.
+    if let Some(Value::Table(sip)) = table.get_mut("sip")
+        && let (Some(udp), false) = (sip.get("udp").cloned(), sip.contains_key("tcp"))
+    {
+        sip.insert("tcp".into(), udp);
+    }
     let config: Config = match table.try_into() {
         Ok(config) => config,
         Err(error) => return Err(vec![Problem { place: "configuration".into(), what: error.message().to_owned() }]),
@@ -298,10 +326,22 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     if config.sip.udp.is_empty() {
         wrong("sip", "udp", "needs at least one address, e.g. \"0.0.0.0:6050\"".into());
     }
-    for address in &config.sip.udp {
-        if address.parse::<SocketAddr>().is_err() {
-            wrong("sip", "udp", format!("`{address}` is not an address with a port, e.g. \"0.0.0.0:6050\""));
+    for (key, addresses) in config.sip.listeners() {
+        for address in addresses {
+            // What TCP takes over from UDP is told once.
+            if address.parse::<SocketAddr>().is_err() && !(key == "tcp" && config.sip.tcp == config.sip.udp) {
+                wrong("sip", key, format!("`{address}` is not an address with a port, e.g. \"0.0.0.0:6050\""));
+            }
         }
+    }
+    match (config.tls.is_set(), config.sip.tls.is_empty() && config.sip.wss.is_empty()) {
+        (true, _) => {
+            if let Err(what) = crate::transport::tls::Tls::load(&config.tls.cert, &config.tls.key) {
+                wrong("tls", "cert", what);
+            }
+        }
+        (false, true) => {}
+        (false, false) => wrong("tls", "cert", "sip.tls and sip.wss need tls.cert and tls.key".into()),
     }
     if config.sip.realm.is_empty() || config.sip.realm.contains(['"', '\\']) || config.sip.realm.chars().any(char::is_control) {
         wrong("sip", "realm", "must not be empty and holds no quotes".into());
@@ -350,6 +390,20 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     }
     if config.top.data_dir.as_os_str().is_empty() {
         wrong("", "data_dir", "must not be empty".into());
+    }
+}
+
+impl Sip {
+    /// Key and addresses of every transport.
+    pub fn listeners(&self) -> [(&'static str, &[String]); 5] {
+        [("udp", &self.udp), ("tcp", &self.tcp), ("tls", &self.tls), ("ws", &self.ws), ("wss", &self.wss)]
+    }
+}
+
+impl Tls {
+    /// Is a certificate named at all?
+    pub fn is_set(&self) -> bool {
+        !self.cert.as_os_str().is_empty() || !self.key.as_os_str().is_empty()
     }
 }
 
@@ -421,6 +475,23 @@ mod tests {
         .unwrap();
         assert_eq!((config.top.drain_s, config.ring.timeout_s, config.sip.realm.as_str()), (5, 30, "a"));
         assert_eq!(config.sip.udp, ["127.0.0.50:6050", "127.0.0.51:6050"]);
+    }
+
+    #[test]
+    fn tcp_goes_where_udp_goes_unless_told_otherwise() {
+        let udp = ("DOORLINE_SIP__UDP", "127.0.0.50:6050");
+        assert_eq!(load_text("", &[udp]).unwrap().sip.tcp, ["127.0.0.50:6050"]);
+        assert_eq!(load_text("[sip]\nudp = [\"127.0.0.51:1\"]\n", &[]).unwrap().sip.tcp, ["127.0.0.51:1"]);
+        assert_eq!(load_text("[sip]\ntcp = []\n", &[udp]).unwrap().sip.tcp, Vec::<String>::new());
+        assert_eq!(load_text("", &[udp, ("DOORLINE_SIP__TCP", "")]).unwrap().sip.tcp, Vec::<String>::new());
+    }
+
+    #[test]
+    fn tls_needs_a_certificate_that_can_be_read() {
+        let problems = load_text("[sip]\ntls = [\"127.0.0.1:5061\"]\n", &[]).unwrap_err();
+        assert_eq!(problems, ["tls.cert: sip.tls and sip.wss need tls.cert and tls.key"]);
+        let problems = load_text("[tls]\ncert = \"/nowhere.pem\"\nkey = \"/nowhere.key\"\n", &[]).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].starts_with("FILE:2: tls.cert: /nowhere.pem: no certificate"), "{problems:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The SIP thread: the clock and the sockets around the [`Switchboard`].
 //!
-//! One turn after another: a due deadline, media events, orders of the HTTP side, datagrams; after each its effects, in
-//! order. Nothing here waits for anything but the next input, and nothing slow runs here.
+//! One turn after another: a due deadline, media events, orders of the HTTP side, messages of devices and news of their
+//! connections; after each its effects, in order. Nothing here waits for anything but the next input, and nothing slow runs here.
 
 #![allow(clippy::disallowed_methods)] // a shell: owns the clock, the thread and its tasks
 
@@ -13,21 +13,23 @@ use crate::record::Record;
 use crate::switchboard::Switchboard;
 use crate::switchboard::limits::Sender;
 use crate::transport::strangers::{Datagram, Strangers};
-use crate::transport::udp::Udp;
+use crate::transport::udp::{BATCH, Batch, Bound};
+use crate::transport::wires::Wires;
+use crate::transport::{Counts, Incoming};
 use crate::turn::{Effect, Publication};
 use media::command::{Command, Event, SessionId, WorkerId};
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// Datagrams that may wait for the SIP thread.
-const DATAGRAM_QUEUE: usize = 8192;
+/// Messages of connections that may wait; a connection waits when it is full.
+pub const MESSAGE_QUEUE: usize = 8192;
 /// Media events that may wait; a worker waits when it is full, it never loses one.
 pub const MEDIA_QUEUE: usize = 4096;
-/// Datagrams handled before deadlines, media and orders get their turn again.
+/// Messages handled before deadlines, media and orders get their turn again.
 const BUDGET: usize = 64;
 /// The same for strangers, who never wait for all others to be served: every phone is one until it has registered.
 const STRANGERS_BUDGET: usize = 16;
@@ -45,7 +47,10 @@ pub type SendMedia = Box<dyn Fn(WorkerId, Command) -> bool + Send>;
 /// What the SIP thread works with.
 pub struct Driver {
     pub switchboard: Switchboard,
-    pub udp: Vec<Udp>,
+    pub udp: Vec<Bound>,
+    /// What connections say; their tasks run elsewhere.
+    pub connections: mpsc::Receiver<Incoming>,
+    pub counts: Arc<Counts>,
     pub orders: OrderReceiver,
     pub media_events: mpsc::Receiver<Event>,
     pub send_media: SendMedia,
@@ -61,16 +66,18 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Runs until drained. Needs a tokio runtime on its own thread.
-    pub async fn run(self) {
-        let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, keeper, records, flights, mut drain } =
-            self;
-        let (queue, mut datagrams) = mpsc::channel(DATAGRAM_QUEUE);
-        for socket in &udp {
-            tokio::spawn(socket.clone().read(queue.clone()));
-        }
+    /// Runs until drained, on this thread alone: a datagram is read, understood and answered without waking another one.
+    pub fn run(self) -> io::Result<()> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(self.turns())
+    }
+
+    async fn turns(self) -> io::Result<()> {
+        let Driver { mut switchboard, udp, mut connections, counts, mut orders, mut media_events, .. } = self;
+        let Driver { send_media, live, keeper, records, flights, mut drain, .. } = self;
+        let (mut batch, mut next) = (Batch::default(), 0);
+        let udp = udp.into_iter().map(Bound::open).collect::<io::Result<_>>()?;
         let mut shell = Shell {
-            udp,
+            wires: Wires::new(udp, counts),
             strangers: Strangers::default(),
             send_media,
             live,
@@ -81,6 +88,7 @@ impl Driver {
             landing: VecDeque::new(),
             ended: VecDeque::new(),
             effects: Vec::new(),
+            doing: Vec::new(),
         };
         let mut draining: Option<Instant> = None;
         loop {
@@ -104,9 +112,15 @@ impl Driver {
                     }
                     let _ = reply.send(answer);
                 }
-                Some(datagram) = datagrams.recv() => {
+                Some(news) = connections.recv() => {
                     now = Instant::now();
-                    shell.sort(now, &mut switchboard, datagram, &mut datagrams);
+                    shell.hear(now, &mut switchboard, news, &mut connections);
+                    shell.serve_strangers(now, &mut switchboard);
+                }
+                socket = shell.wires.readable(next) => {
+                    now = Instant::now();
+                    next = socket + 1;
+                    shell.read(now, &mut switchboard, socket, &mut batch);
                     shell.serve_strangers(now, &mut switchboard);
                 }
                 () = std::future::ready(()), if !shell.strangers.is_empty() => {
@@ -127,7 +141,7 @@ impl Driver {
                     shell.perform(now, &mut switchboard);
                 }
                 if switchboard.running_calls() == 0 {
-                    return;
+                    return Ok(());
                 }
             }
         }
@@ -143,7 +157,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// The hands of the driver.
 struct Shell {
-    udp: Vec<Udp>,
+    wires: Wires,
     strangers: Strangers,
     send_media: SendMedia,
     live: Arc<Live>,
@@ -155,26 +169,63 @@ struct Shell {
     landing: VecDeque<(Instant, CallView)>,
     ended: VecDeque<CallId>,
     effects: Vec<Effect>,
+    /// The other of two buffers that take turns, kept for its capacity.
+    doing: Vec<Effect>,
 }
 
 impl Shell {
     /// Handles the datagrams of those we know, up to the budget; the others wait in their own queue.
-    fn sort(&mut self, now: Instant, switchboard: &mut Switchboard, first: Datagram, queue: &mut mpsc::Receiver<Datagram>) {
-        let (mut next, mut handled) = (Some(first), 0);
-        for sorted in 1..=SORTED {
-            let Some(datagram) = next else { return };
-            match switchboard.admit(now, &datagram.0) {
+    fn read(&mut self, now: Instant, switchboard: &mut Switchboard, socket: usize, batch: &mut Batch) {
+        let (mut sorted, mut handled) = (0, 0);
+        let Shell { wires, strangers, recorder, effects, .. } = self;
+        while sorted < SORTED && handled < BUDGET {
+            let read = wires.read(socket, batch, |flow, bytes| match switchboard.admit(now, &flow) {
                 Some(Sender::Known) => {
                     handled += 1;
-                    self.serve(now, switchboard, datagram);
+                    recorder.datagram(now, true, flow, bytes.clone());
+                    switchboard.serve(now, flow, bytes, effects);
                 }
-                Some(Sender::Stranger) => self.strangers.put(datagram),
+                Some(Sender::Stranger) => strangers.put((flow, bytes)),
                 None => {}
-            }
-            if sorted == SORTED || handled == BUDGET {
+            });
+            if read < BATCH {
                 return;
             }
+            sorted += read;
+        }
+    }
+
+    /// Handles what connections have brought, up to the budget.
+    fn hear(&mut self, now: Instant, switchboard: &mut Switchboard, first: Incoming, queue: &mut mpsc::Receiver<Incoming>) {
+        let mut next = Some(first);
+        for _ in 0..BUDGET {
+            let Some(news) = next else { return };
+            self.news(now, switchboard, news);
             next = queue.try_recv().ok();
+        }
+        if let Some(news) = next {
+            self.news(now, switchboard, news);
+        }
+    }
+
+    fn news(&mut self, now: Instant, switchboard: &mut Switchboard, news: Incoming) {
+        match news {
+            Incoming::Message(flow, bytes) => match switchboard.admit(now, &flow) {
+                Some(Sender::Known) => self.serve(now, switchboard, (flow, bytes)),
+                Some(Sender::Stranger) => self.strangers.put((flow, bytes)),
+                None => {}
+            },
+            Incoming::Opened(opened) => {
+                // The same addresses once more, before the end of the old connection was told.
+                if let Some(before) = self.wires.open(opened) {
+                    switchboard.flow_closed(now, before, &mut self.effects);
+                }
+            }
+            Incoming::Closed { flow, id } => {
+                if self.wires.close(&flow, id) {
+                    switchboard.flow_closed(now, flow, &mut self.effects);
+                }
+            }
         }
     }
 
@@ -190,15 +241,17 @@ impl Shell {
         switchboard.serve(now, flow, bytes, &mut self.effects);
     }
 
-    /// Does everything the switchboard wants, including what follows from a media worker that could not take a command.
+    /// Does everything the switchboard wants, including what follows from a media worker that could not take a command and
+    /// from a connection that is gone.
     fn perform(&mut self, now: Instant, switchboard: &mut Switchboard) {
         let mut refused: Vec<SessionId> = Vec::new();
         loop {
-            for effect in std::mem::take(&mut self.effects) {
+            let mut doing = std::mem::replace(&mut self.effects, std::mem::take(&mut self.doing));
+            for effect in doing.drain(..) {
                 match effect {
                     Effect::Send(transmit) => {
-                        if let Some(socket) = self.udp.iter().find(|socket| socket.owns(transmit.flow.local)) {
-                            socket.send(&transmit.flow, &transmit.bytes);
+                        if !self.wires.send(&transmit) {
+                            switchboard.flow_closed(now, transmit.flow, &mut self.effects);
                         }
                         self.recorder.datagram(now, false, transmit.flow, transmit.bytes);
                     }
@@ -212,6 +265,7 @@ impl Shell {
                     Effect::Publish(publication) => self.publish(now, publication),
                 }
             }
+            self.doing = doing;
             if self.effects.is_empty() {
                 return;
             }
@@ -220,8 +274,7 @@ impl Shell {
 
     /// What the transports count.
     fn add_numbers(&self, numbers: &mut Numbers) {
-        let lost = self.udp.iter().map(|socket| socket.lost.load(Ordering::Relaxed)).sum();
-        numbers.events.insert("udp_lost", lost);
+        numbers.events.extend(self.wires.counts());
         numbers.events.insert("stranger_queue_full", self.strangers.lost());
     }
 

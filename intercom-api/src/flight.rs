@@ -58,6 +58,7 @@ const ORDINARY: &[&str] = &[
     "registered elsewhere",
     "password changed",
     "account removed",
+    "connection lost",
 ];
 
 struct Datagram {
@@ -131,7 +132,7 @@ fn trouble(call: &CallView) -> Option<String> {
 }
 
 /// The Call-ID of a message, without parsing the rest of it.
-fn call_id(bytes: &[u8]) -> Option<&str> {
+pub fn call_id(bytes: &[u8]) -> Option<&str> {
     let head = bytes.split(|byte| *byte == b'\n').take_while(|line| !matches!(*line, [] | [b'\r']));
     head.filter_map(|line| std::str::from_utf8(line).ok()).find_map(|line| {
         let (name, value) = line.split_once(':')?;

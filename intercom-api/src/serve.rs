@@ -5,18 +5,22 @@
 use crate::config::Config;
 use crate::control::Control;
 use crate::directory::Directory;
-use crate::driver::{Driver, MEDIA_QUEUE};
+use crate::driver::{Driver, MEDIA_QUEUE, MESSAGE_QUEUE};
 use crate::http::{self, ApiState};
 use crate::keeper::{Keeper, Rows};
 use crate::live::Live;
 use crate::record::Record;
 use crate::store::Store;
 use crate::switchboard::{Parts, Switchboard};
-use crate::transport::udp::Udp;
+use crate::transport::Counts;
+use crate::transport::listener::{Gate, Limits, Listener};
+use crate::transport::tls::Tls;
+use crate::transport::udp::Bound;
 use crate::turn::Settings;
 use anyhow::Context;
 use media::pool::{Pool, PoolConfig};
 use media::ports::PortStock;
+use sip_core::flow::Transport;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -45,7 +49,15 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
     let listener = TcpListener::bind(&config.api.listen).await.with_context(|| format!("api.listen {}", config.api.listen))?;
     let udp = config.sip.udp.iter().map(|address| bind_udp(address)).collect::<anyhow::Result<Vec<_>>>()?;
-    let sip_local = udp.first().map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 6050)), Udp::local);
+    let tls = config.tls.is_set().then(|| Tls::load(&config.tls.cert, &config.tls.key)).transpose();
+    let tls = tls.map_err(anyhow::Error::msg)?.map(Arc::new);
+    let counts = Arc::new(Counts::default());
+    let listeners = listen(config, &udp, tls.as_ref(), &Gate::new(Limits::default(), counts.clone()))?;
+    let sip_local = udp.first().map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 6050)), Bound::local);
+
+    let open: Vec<String> = (udp.iter().map(|socket| format!("sip=udp:{}", socket.local())))
+        .chain(listeners.iter().map(|listener| format!("sip={}:{}", listener.transport(), listener.local())))
+        .collect();
 
     let (media_events, media_inbox) = mpsc::channel(MEDIA_QUEUE);
     let bind_ip: IpAddr = config.media.bind_ip.parse()?;
@@ -115,11 +127,18 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     tracing::info!(bindings = live.registrations.len(), "registrations restored");
     let (stop_keeping, keeping_stopped) = oneshot::channel();
     let keeping = tokio::spawn(keeper.clone().run(store.clone(), rows, keeping_stopped));
+    // Connections live here, TLS is work; the SIP thread hears of them through one queue.
+    let (news, connections) = mpsc::channel(MESSAGE_QUEUE);
+    for listener in listeners {
+        tokio::spawn(listener.run(news.clone()));
+    }
     let (drain, drained) = oneshot::channel();
     let (finished, done) = oneshot::channel();
     let driver = Driver {
         switchboard,
         udp,
+        connections,
+        counts,
         orders,
         media_events: media_inbox,
         send_media: Box::new(move |worker, command| pool.send(worker, command).is_ok()),
@@ -129,10 +148,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         flights: config.top.data_dir.join("flights"),
         drain: drained,
     };
-    let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("sip".into()).spawn(move || {
-        runtime.block_on(driver.run());
-        let _ = finished.send(());
+        let _ = finished.send(driver.run());
     })?;
 
     let sip_host = public_host.unwrap_or_else(|| reachable_ip(sip_local.ip()).to_string());
@@ -146,15 +163,22 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let http = tokio::spawn(http::serve(listener, state, async {
         let _ = http_stopped.await;
     }));
-    println!("doorline ready sip=udp:{sip_local} api=http://{api}");
+    println!("doorline ready {} api=http://{api}", open.join(" "));
     std::io::stdout().flush()?;
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
     let mut done = done;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = &mut done => anyhow::bail!("the SIP thread ended"),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => reload(tls.as_deref()),
+            ended = &mut done => {
+                ended.context("the SIP thread panicked")?.context("the SIP thread")?;
+                anyhow::bail!("the SIP thread ended");
+            }
+        }
     }
     tracing::info!(seconds = config.top.drain_s, "draining");
     draining.store(true, Ordering::Relaxed);
@@ -167,8 +191,36 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bind_udp(address: &str) -> anyhow::Result<Udp> {
-    Ok(Udp::bind(address.parse()?)?)
+/// Opens the listeners of all streams.
+fn listen(config: &Config, udp: &[Bound], tls: Option<&Arc<Tls>>, gate: &Arc<Gate>) -> anyhow::Result<Vec<Listener>> {
+    let transports = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
+    let mut listeners = Vec::new();
+    for (transport, (_, addresses)) in transports.into_iter().zip(config.sip.listeners()).skip(1) {
+        let tls = tls.filter(|_| matches!(transport, Transport::Tls | Transport::Wss));
+        for address in addresses {
+            let mut wanted: SocketAddr = address.parse()?;
+            // A port of the system's choice for UDP is the same for TCP, as one that was chosen would be.
+            let twin = udp.iter().find(|socket| socket.local().ip() == wanted.ip());
+            if let (Transport::Tcp, 0, Some(twin)) = (transport, wanted.port(), twin) {
+                wanted.set_port(twin.local().port());
+            }
+            listeners.push(Listener::bind(transport, wanted, tls.cloned(), gate.clone())?);
+        }
+    }
+    Ok(listeners)
+}
+
+/// SIGHUP: what can be read again is.
+fn reload(tls: Option<&Tls>) {
+    match tls.map(Tls::reload) {
+        Some(Ok(())) => tracing::info!("the certificate was read again"),
+        Some(Err(error)) => tracing::error!(%error, "the new certificate cannot be used; the old one stays"),
+        None => tracing::info!("SIGHUP: nothing to read again"),
+    }
+}
+
+fn bind_udp(address: &str) -> anyhow::Result<Bound> {
+    Ok(Bound::bind(address.parse()?)?)
 }
 
 /// 32 bytes of the operating system.

@@ -2,6 +2,7 @@
 
 use fixtures::baresip::{Baresip, Picture, Setup};
 use fixtures::capture::{Capture, Sip, ladder};
+use fixtures::certificate;
 use fixtures::process::{Folder, wait_until};
 use fixtures::rtp::{Flow, flows};
 use fixtures::server::{Server, password};
@@ -50,7 +51,8 @@ fn every_phone_sees_the_visitor_before_anyone_answers() {
     picture.wait();
     let capture = Capture::start(&folder, &[SERVER, DOOR, PHONE_A, PHONE_B]);
     let start = |number: &str, ip, rtp, answer, tone, display| {
-        Baresip::start(&Setup { number, password: &password(number), server: server.sip, ip, rtp, answer, tone, display })
+        let (password, server) = (&password(number), server.sip);
+        Baresip::start(&Setup { number, password, transport: "udp", server, trusts: None, ip, rtp, answer, tone, display })
     };
     let mut app1 = start("app1", PHONE_A, &a_rtp, "early", 600, None);
     let mut app2 = start("app2", PHONE_B, &b_rtp, "early", 700, None);
@@ -138,6 +140,50 @@ fn every_phone_sees_the_visitor_before_anyone_answers() {
     assert!(server.stop(), "SIGTERM ends it with 0");
 }
 
+#[test]
+fn a_door_on_tcp_rings_a_phone_on_tls() {
+    const HOUSE: &str = "127.0.0.77";
+    let folder = Folder::new("interop-tls");
+    let (cert, key) = certificate::write(folder.path(), HOUSE);
+    let (cert_text, key_text, any) = (cert.display().to_string(), key.display().to_string(), format!("{HOUSE}:0"));
+    let settings = [("SIP__TLS", &*any), ("TLS__CERT", &*cert_text), ("TLS__KEY", &*key_text)];
+    let server = Server::start(Path::new(env!("CARGO_BIN_EXE_doorline")), HOUSE, "10200-10299", &settings);
+    server.provision(&[("door1", 1), ("app1", 0)], "101", &["app1"]);
+    let start = |number: &str, transport, ip, rtp, answer| {
+        let (password, server) = (&password(number), server.sip_of(transport));
+        let trusts = Some(cert.as_path()).filter(|_| transport == "tls");
+        Baresip::start(&Setup { number, password, transport, server, trusts, ip, rtp, answer, tone: 1000, display: None })
+    };
+    let mut phone = start("app1", "tls", "127.0.0.79", "30500-30599", "early");
+    let mut door = start("door1", "tcp", "127.0.0.78", "30400-30499", "manual");
+    let both = wait_until(PATIENCE, || {
+        let registered = server.api("GET", "/v1/registrations", None).to_string();
+        registered.contains("\"tls:127.0.0.77:") && registered.contains("\"tcp:127.0.0.77:")
+    });
+    assert!(both, "each over its own transport");
+
+    door.command("dial", &format!("sip:101@{HOUSE}"));
+    let mut call = serde_json::Value::Null;
+    let watches = wait_until(PATIENCE, || {
+        call = server.api("GET", "/v1/calls", None)[0].clone();
+        call["legs"][1]["video"]["packets_out"].as_u64() >= Some(10)
+    });
+    assert!(watches, "the phone should see the visitor while it rings: {call:#}\n{}", server.log());
+    phone.command("accept", "");
+    phone.wait_event("CALL_ESTABLISHED", PATIENCE);
+    door.wait_event("CALL_ESTABLISHED", PATIENCE);
+    phone.command("hangup", "");
+    door.wait_event("CALL_CLOSED", PATIENCE);
+    let ended = wait_until(PATIENCE, || {
+        call = server.api("GET", "/v1/calls", None)[0].clone();
+        call["state"] == "ended"
+    });
+    assert!(ended && call["end_reason"] == "callee hung up", "{call:#}");
+    drop((door, phone));
+    // Their connections are gone, and so are they.
+    assert!(wait_until(PATIENCE, || server.api("GET", "/v1/registrations", None).as_array().is_some_and(Vec::is_empty)));
+}
+
 /// baresip does not know the unlock body: 488 to both packets, and the wish ends at once instead of in 2.7 s (D-26).
 #[test]
 fn a_door_that_refuses_the_unlock_ends_the_wish_at_once() {
@@ -151,7 +197,9 @@ fn a_door_that_refuses_the_unlock_ends_the_wish_at_once() {
     let door = Setup {
         number: "door1",
         password: &password("door1"),
+        transport: "udp",
         server: server.sip,
+        trusts: None,
         ip: "127.0.0.75",
         rtp: "30300-30399",
         answer: "manual",

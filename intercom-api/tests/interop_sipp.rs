@@ -91,6 +91,19 @@ fn door_rings_three_phones_one_answers_the_others_are_cancelled() {
 }
 
 #[test]
+fn a_phone_registers_and_a_door_rings_over_tcp() {
+    let house = House::new(88, &[]);
+    let tcp = house.server.sip_of("tcp");
+    Scenario::start_over_tcp("register", tcp, house.address(14), &["p1", &House::auth("p1"), "300"]).succeed();
+    // That connection is over, so p1 is not reachable any more; here it is over UDP again.
+    let phones = house.phones(["phone_loses", "phone_answers", "phone_loses"]);
+    Scenario::start_over_tcp("door_talks", tcp, house.address(9), &["door", &House::auth("door"), "room"]).succeed();
+    phones.into_iter().for_each(|phone| drop(phone.succeed()));
+    let call = house.call();
+    assert_eq!((&call["answered_by"], &call["end_reason"]), (&"p2".into(), &"caller hung up".into()));
+}
+
+#[test]
 fn visitor_leaves_and_every_phone_stops_ringing() {
     let house = House::new(83, &[]);
     let phones = house.phones(["phone_loses"; 3]);

@@ -30,7 +30,7 @@ pub(crate) struct Dialog {
 impl Dialog {
     /// Our URI for the peer's requests: a minted user, so that nobody can guess it (D-13).
     pub fn contact(&self) -> String {
-        format!("<sip:{}@{}>", self.local.tag, self.sent_by)
+        format!("<sip:{}@{}{}>", self.local.tag, self.sent_by, self.flow.transport.uri_parameter())
     }
 
     /// UAS side, from the INVITE (§12.1.1). `None` when From, To, Call-ID or CSeq are unreadable.

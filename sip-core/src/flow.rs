@@ -26,7 +26,18 @@ impl Transport {
         }
     }
 
-    /// As written in a URI's `transport` parameter (RFC 3261 §19.1.1, RFC 7118 §5.2: `ws` for both), in settings and in flows.
+    /// How a URI of ours says that it is reached this way (RFC 3261 §19.1.1; RFC 7118 §5.2: `ws` for both kinds). TLS is written
+    /// as phones write and understand it; `sips` would bind every hop of every dialog (§26.2.2).
+    pub fn uri_parameter(self) -> &'static str {
+        match self {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+            Transport::Ws | Transport::Wss => ";transport=ws",
+        }
+    }
+
+    /// In settings, in flows and for people.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Udp => "udp",

@@ -7,6 +7,7 @@ mod dialog;
 pub mod digest;
 pub mod endpoint;
 pub mod flow;
+pub mod framing;
 pub mod location;
 pub mod message;
 pub mod registrar;

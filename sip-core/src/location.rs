@@ -99,6 +99,8 @@ pub enum Applied {
 pub struct Location {
     bindings: BTreeMap<Arc<str>, Arc<Binding>>,
     deadlines: BTreeSet<(Instant, Arc<str>)>,
+    /// By connection; UDP bindings are not in it.
+    on_flows: BTreeSet<(Flow, Arc<str>)>,
 }
 
 impl Location {
@@ -109,6 +111,7 @@ impl Location {
             Change::Unbind { account, why: _ } => match self.bindings.remove(&account) {
                 Some(old) => {
                     self.deadlines.remove(&(old.expires_at, account));
+                    self.on_flows.remove(&(old.flow, old.account.clone()));
                     Applied::Removed(old)
                 }
                 None => Applied::Unchanged,
@@ -144,8 +147,15 @@ impl Location {
         (*at <= now).then(|| Change::Unbind { account: account.clone(), why: Unbound::Expired })
     }
 
+    /// The change that takes out a binding of this connection, for [`Location::apply`]; `None` when none is left on it.
+    pub fn lost(&self, flow: &Flow) -> Option<Change> {
+        let (on, account) = self.on_flows.range((*flow, Arc::from(""))..).next()?;
+        (on == flow).then(|| Change::Unbind { account: account.clone(), why: Unbound::FlowDead })
+    }
+
     fn bind(&mut self, mut binding: Binding) -> Applied {
         let deadline = (binding.expires_at, binding.account.clone());
+        let place = binding.flow.transport.is_reliable().then(|| (binding.flow, binding.account.clone()));
         let applied = match self.bindings.entry(binding.account.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert(Arc::new(binding));
@@ -156,10 +166,12 @@ impl Location {
                 binding.succeed(entry.get());
                 let old = entry.insert(Arc::new(binding));
                 self.deadlines.remove(&(old.expires_at, old.account.clone()));
+                self.on_flows.remove(&(old.flow, old.account.clone()));
                 if entry.get().same_place(&old) { Applied::Refreshed } else { Applied::Replaced(old) }
             }
         };
         self.deadlines.insert(deadline);
+        self.on_flows.extend(place);
         applied
     }
 }
@@ -354,6 +366,32 @@ mod tests {
         }
         assert_eq!(gone, ["B", "b"]);
         assert_eq!(location.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_lost_connection_names_its_bindings_and_no_others() {
+        let t0 = Instant::now();
+        let mut location = Location::default();
+        let over = |transport, account: &str, port| {
+            let mut binding = binding(t0, account, port, "x", 1);
+            binding.flow.transport = transport;
+            binding
+        };
+        let lost = over(Transport::Tcp, "a", 5060);
+        for binding in
+            [lost.clone(), over(Transport::Tcp, "b", 5060), over(Transport::Tcp, "c", 5061), over(Transport::Udp, "d", 5060)]
+        {
+            location.apply(Change::Bind(binding));
+        }
+        // b moves to another connection.
+        location.apply(Change::Bind(Binding { call_id: "y".into(), ..over(Transport::Tls, "b", 5060) }));
+        let mut gone = Vec::new();
+        while let Some(change) = location.lost(&lost.flow) {
+            assert_eq!(change, unbind("a", Unbound::FlowDead));
+            gone.push(location.apply(change));
+        }
+        assert_eq!((gone, location.len()), (vec![Applied::Removed(Arc::new(lost))], 3));
+        assert_eq!(location.lost(&over(Transport::Udp, "d", 5060).flow), None);
     }
 
     proptest! {

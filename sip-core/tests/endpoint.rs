@@ -5,8 +5,9 @@
 mod wire;
 
 use bytes::Bytes;
-use sip_core::endpoint::{Event, Headers, LegId, Out, TxId};
-use sip_core::message::{Message, Method};
+use sip_core::endpoint::{Endpoint, Event, Headers, LegId, Out, TxId};
+use sip_core::flow::Transport;
+use sip_core::message::{Message, Method, Name};
 use std::time::{Duration, Instant};
 use wire::{Wire, answer, endpoint, flow};
 
@@ -184,4 +185,104 @@ fn a_stateless_answer_to_a_repeat_has_the_same_tag() {
     assert_eq!(answer("z9hG4bK1", 1), first);
     assert_ne!(answer("z9hG4bK2", 1), first);
     assert_ne!(answer("z9hG4bK1", 2), first);
+}
+
+#[test]
+fn over_a_connection_nothing_is_repeated_but_the_2xx() {
+    let mut wire = Wire::connected(|line| line == "a ACK");
+    let leg = wire.call();
+    wire.run(Duration::from_secs(20));
+    let there = wire.take();
+    answer(&mut wire, there, 180);
+    wire.run(Duration::from_secs(20));
+    answer(&mut wire, there, 200);
+    wire.run(Duration::from_secs(2));
+    wire.a(|a, now, out| a.request(now, leg, &Method::Info, &Headers::new(), None, out));
+    wire.run(Duration::from_secs(20));
+    let counts = ["a INVITE", "b SIP/2.0 180", "a INFO"].map(|what| wire.count(what));
+    assert_eq!(counts, [1, 1, 1], "{:#?}", wire.log);
+    assert!(wire.count("b SIP/2.0 200") > 3, "§13.3.1.4 asks for it over every transport");
+}
+
+#[test]
+fn over_a_connection_a_transaction_is_over_with_its_answer() {
+    let mut wire = Wire::connected(|_| false);
+    wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 603);
+    // Timers D, I, J and K are zero: nothing is kept for repeats that cannot come.
+    wire.run(Duration::ZERO);
+    assert_eq!((wire.a.sizes(), wire.b.sizes()), ((0, 0, 0), (0, 0, 0)), "{:#?}", wire.log);
+}
+
+#[test]
+fn a_refusal_over_a_connection_still_waits_for_its_ack() {
+    let mut wire = Wire::connected(|line| line == "a ACK");
+    wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 603);
+    wire.run(Duration::from_secs(40));
+    assert_eq!(wire.count("b SIP/2.0 603"), 1, "no timer G");
+    assert_eq!(wire.b.counters()["final_response_not_acknowledged"], 1);
+    wire.assert_nothing_left();
+}
+
+#[test]
+fn a_reset_while_it_rings_ends_both_sides_at_once() {
+    for progress in [None, Some(180), Some(183)] {
+        let mut wire = Wire::connected(|_| false);
+        wire.call();
+        let there = wire.take();
+        progress.into_iter().for_each(|code| answer(&mut wire, there, code));
+        wire.a_events.clear();
+        wire.reset();
+        assert!(matches!(wire.a_events[..], [Event::Refused { code: 503, response: None, .. }]), "{progress:?}");
+        assert!(matches!(wire.b_events[..], [Event::Lost { .. }]), "{progress:?}");
+        wire.assert_nothing_left();
+    }
+}
+
+#[test]
+fn an_answered_leg_outlives_its_connection_and_goes_on_over_another() {
+    let mut wire = Wire::connected(|_| false);
+    let leg = wire.call();
+    let there = wire.take();
+    answer(&mut wire, there, 200);
+    wire.a(|a, now, out| a.request(now, leg, &Method::Info, &Headers::new(), None, out));
+    let Some(Event::LegRequest { request, .. }) = wire.b_events.pop() else { panic!("no INFO") };
+    wire.reset();
+    assert!(matches!(wire.a_events.last(), Some(Event::Response { response: None, .. })), "the INFO has no answer");
+    let info = |b: &mut Endpoint, now, out: &mut Out| b.request(now, there, &Method::Info, &Headers::new(), None, out);
+    assert_eq!(wire.b(info), None, "nothing can be sent");
+    // The same addresses again are another connection; what comes over it is not trusted to be the leg's own.
+    let again = String::from_utf8_lossy(request.bytes()).replace("z9hG4bK", "z9hG4bKother").replace("CSeq: 2", "CSeq: 3");
+    let old = wire.flow(2, 1);
+    wire.b(|b, now, out| b.receive(now, old, Bytes::from(again), out));
+    assert!(matches!(wire.b_events.pop(), Some(Event::LegRequest { same_flow: false, .. })), "it is its own");
+    let new = wire.flow(2, 9);
+    wire.b(|b, _, _| b.move_leg(there, new));
+    let mut out = Out::default();
+    let sent = info(&mut wire.b, wire.now, &mut out);
+    assert!(sent.is_some() && out.transmits.iter().all(|transmit| transmit.flow == new));
+    assert_eq!(wire.b.leg_flow(there), Some(new));
+    // A late word about the old connection is not about this leg any more.
+    wire.b(|b, now, out| b.flow_closed(now, &old, out));
+    assert!(wire.b(info).is_some());
+}
+
+#[test]
+fn contacts_and_vias_name_the_transport() {
+    for (transport, via, contact) in [
+        (Transport::Udp, "SIP/2.0/UDP 127.0.0.1:1;", "@127.0.0.1:1>"),
+        (Transport::Tcp, "SIP/2.0/TCP 127.0.0.1:1;", "@127.0.0.1:1;transport=tcp>"),
+        (Transport::Tls, "SIP/2.0/TLS 127.0.0.1:1;", "@127.0.0.1:1;transport=tls>"),
+        (Transport::Ws, "SIP/2.0/WS 127.0.0.1:1;", "@127.0.0.1:1;transport=ws>"),
+        (Transport::Wss, "SIP/2.0/WSS 127.0.0.1:1;", "@127.0.0.1:1;transport=ws>"),
+    ] {
+        let mut wire = Wire { transport, ..Wire::new(|_| false) };
+        wire.call();
+        let Some(Event::Request { request, .. }) = wire.b_events.pop() else { panic!("no INVITE") };
+        let header = |name| request.header(name).unwrap_or_default();
+        assert!(header(Name::Via).starts_with(via) && header(Name::Contact).ends_with(contact), "{transport}");
+    }
 }

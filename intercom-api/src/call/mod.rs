@@ -136,6 +136,8 @@ pub struct Call {
     /// Accounts to ring once more at [`CallTimer::Retry`].
     retries: Vec<Number>,
     started: Instant,
+    /// From when on accounts without a leg count as unreachable (D-08); later for a phone that loses its connection meanwhile.
+    absent_at: Instant,
     started_ms: i64,
     answered: Option<(Number, i64)>,
     ended_ms: Option<i64>,
@@ -189,12 +191,14 @@ impl Call {
             door_sdp: (session_id, 1),
             door,
             door_ports: ports,
-            progress: Some(0),
+            // What a reliable transport carries needs no repeating.
+            progress: (!flow.transport.is_reliable()).then_some(0),
             standings: ring.accounts.iter().map(|account| (account.clone(), Standing::Absent)).collect(),
             members: BTreeMap::new(),
             pulse: None,
             retries: Vec::new(),
             started: turn.now,
+            absent_at: turn.now + ABSENT_AFTER,
             started_ms: turn.unix_ms,
             answered: None,
             ended_ms: None,
@@ -227,11 +231,6 @@ impl Call {
         &self.ring.caller
     }
 
-    /// Whose leg this is.
-    pub fn account_of(&self, leg: LegId) -> Option<&Number> {
-        if leg == self.door_leg { Some(&self.ring.caller) } else { self.members.get(&leg).map(|m| &m.account) }
-    }
-
     /// Everybody this call is for.
     pub fn accounts(&self) -> &[Number] {
         &self.ring.accounts
@@ -244,6 +243,17 @@ impl Call {
     /// Accounts that are wanted by this call: what a REGISTER is compared with.
     pub fn rings(&self, account: &str) -> bool {
         self.state == State::Ringing && self.standings.contains_key(account)
+    }
+
+    /// The leg of the answered call in which this account talks.
+    pub fn talking_leg(&self, account: &str) -> Option<LegId> {
+        let State::Answered { winner } = self.state else { return None };
+        [self.door_leg, winner].into_iter().find(|leg| self.party(*leg).is_some_and(|party| party.as_str() == account))
+    }
+
+    /// The account at the other end of a leg of this call.
+    pub fn party(&self, leg: LegId) -> Option<&Number> {
+        if leg == self.door_leg { Some(&self.ring.caller) } else { self.members.get(&leg).map(|member| &member.account) }
     }
 
     /// The accounts to ring once more.
@@ -412,6 +422,14 @@ impl Call {
             return turn.set_timer(self.ring.session, CallTimer::Retry, Some(RETRY_AFTER));
         }
         self.standings.insert(account.clone(), standing);
+        if (code, response.is_some()) == (503, false) {
+            // Its connection is gone; a phone that changes its network is back within seconds.
+            self.absent_at = self.absent_at.max(turn.now + ABSENT_AFTER);
+            turn.timers.set((self.ring.session, CallTimer::Absent), Some(self.absent_at));
+            self.step(turn, account.as_str(), "server", "connection lost");
+            self.member_gone(turn, leg, "connection lost");
+            return self.publish(turn);
+        }
         self.step(turn, account.as_str(), "server", &format!("{code} {}", sip_core::message::reason_phrase(code)));
         self.member_gone(turn, leg, &decline_reason(standing));
         self.end_if_all_declined(turn);
@@ -438,6 +456,12 @@ impl Call {
     pub fn cancelled(&mut self, turn: &mut Turn<'_>) {
         self.step(turn, "door", "server", "CANCEL");
         self.end(turn, "caller gave up", None);
+    }
+
+    /// The door's connection broke before anyone answered: nobody can be put through any more, and the door knows it too.
+    pub fn lost(&mut self, turn: &mut Turn<'_>) {
+        self.step(turn, "door", "server", "connection lost");
+        self.end(turn, "caller lost", None);
     }
 
     pub fn timeout(&mut self, turn: &mut Turn<'_>, timer: CallTimer) {
@@ -499,7 +523,7 @@ impl Call {
         if self.state != State::Ringing {
             return;
         }
-        let absent_counts = turn.now >= self.started + ABSENT_AFTER;
+        let absent_counts = turn.now >= self.absent_at;
         let waiting = self.standings.values().any(|standing| match standing {
             Standing::Ringing => true,
             Standing::Absent => !absent_counts,

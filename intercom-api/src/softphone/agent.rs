@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use sip_core::digest::Challenge;
-use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Lone, Out};
+use sip_core::endpoint::{Endpoint, Event, Headers, Identity, Invite, LegId, Lone, Out, TxId};
 use sip_core::flow::Flow;
 use sip_core::message::{Message, Method, Name, Uri};
 use sip_core::token::Tokens;
 use sip_core::transaction::Transmit;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Seconds a registration is asked for (spec sip.md §12).
@@ -110,6 +111,8 @@ pub struct Agent {
     message: Option<(String, String, u32)>,
     message_tried: bool,
     message_call_id: String,
+    /// INFOs under way, to be sent again with credentials: after a new connection the server asks who we are (D-13).
+    infos: Vec<(TxId, String, Bytes)>,
     /// How requests in the call are answered: 200, or what a device that does not know them says.
     pub info_code: u16,
 }
@@ -142,6 +145,7 @@ impl Agent {
             message: None,
             message_tried: false,
             message_call_id,
+            infos: Vec::new(),
             info_code: 200,
         }
     }
@@ -173,7 +177,9 @@ impl Agent {
 
     fn send_register(&mut self, now: Instant, mut headers: Headers) {
         self.register_cseq += 1;
-        headers.push(("Contact", format!("<sip:{}@{}>", self.config.number, self.config.flow.local)));
+        let transport = self.config.flow.transport.uri_parameter();
+        let contact = format!("<sip:{}@{}{transport}>", self.config.number, self.config.flow.local);
+        headers.push(("Contact", contact));
         headers.push(("Expires", self.asked.to_string()));
         let aor = format!("<sip:{}@{}>", self.config.number, self.config.domain);
         let lone = Lone {
@@ -237,10 +243,27 @@ impl Agent {
 
     /// Sends an INFO in the call.
     pub fn info(&mut self, now: Instant, content_type: &str, body: &[u8], out: &mut AgentOut) {
-        if let Some(leg) = self.leg {
-            self.endpoint.request(now, leg, &Method::Info, &Headers::new(), Some((content_type, body)), &mut self.sip);
-        }
+        self.send_info(now, content_type, Bytes::copy_from_slice(body), Headers::new());
         self.pump(now, out);
+    }
+
+    fn send_info(&mut self, now: Instant, content_type: &str, body: Bytes, headers: Headers) {
+        let Some(leg) = self.leg else { return };
+        let asked = self.endpoint.request(now, leg, &Method::Info, &headers, Some((content_type, &body)), &mut self.sip);
+        if let Some(tx) = asked.filter(|_| headers.is_empty()) {
+            self.infos.push((tx, content_type.to_owned(), body));
+        }
+    }
+
+    /// The connection to the server is gone: a call that is not answered is over, an answered one goes on.
+    pub fn connection_lost(&mut self, now: Instant, out: &mut AgentOut) {
+        self.endpoint.flow_closed(now, &self.config.flow, &mut self.sip);
+        self.pump(now, out);
+    }
+
+    /// There is a new connection from this address of ours.
+    pub fn connected(&mut self, local: SocketAddr) {
+        self.move_to(Flow { local, ..self.config.flow });
     }
 
     /// Answers the offer in a response to our call.
@@ -375,7 +398,7 @@ impl Agent {
                 out.events.push(AgentEvent::Answered { body: Bytes::copy_from_slice(response.body()) });
             }
             Event::Refused { code, response, .. } => self.refused(now, code, response.as_ref(), out),
-            Event::Cancelled { .. } => {
+            Event::Cancelled { .. } | Event::Lost { .. } => {
                 self.leg = None;
                 out.events.push(AgentEvent::Cancelled);
             }
@@ -389,7 +412,16 @@ impl Agent {
             Event::Response { leg: Some(leg), method: Method::Invite, response, .. } => {
                 self.reoffered(now, leg, response.as_ref(), out);
             }
-            Event::Response { leg: Some(_), .. } => {}
+            Event::Response { leg: Some(_), tx, response, .. } => {
+                let Some(at) = self.infos.iter().position(|(info, ..)| *info == tx) else { return };
+                let (_, content_type, body) = self.infos.swap_remove(at);
+                let challenge = response.as_ref().and_then(|r| r.header(Name::ProxyAuthenticate));
+                if let Some(challenge) = challenge.filter(|_| response.as_ref().and_then(Message::code) == Some(407)) {
+                    let uri = format!("sip:{}", self.config.domain);
+                    let answer = self.credentials(challenge, "INFO", &uri);
+                    self.send_info(now, &content_type, body, vec![("Proxy-Authorization", answer)]);
+                }
+            }
         }
     }
 

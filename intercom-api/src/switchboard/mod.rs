@@ -139,7 +139,7 @@ impl Switchboard {
         }
     }
 
-    /// One datagram, from its arrival to its consequences.
+    /// One message, a datagram or one of a connection, from its arrival to its consequences.
     pub fn receive(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Vec<Effect>) {
         if self.admit(now, &flow).is_some() {
             self.serve(now, flow, datagram, out);
@@ -162,6 +162,17 @@ impl Switchboard {
     pub fn serve(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Vec<Effect>) {
         self.pings.heard(now, &flow);
         self.endpoint.receive(now, flow, datagram, &mut self.sip);
+        self.pump(now, out);
+    }
+
+    /// A connection is gone, or something was to be sent on one that is: its bindings are void, its pending legs end, answered
+    /// ones stay until their peer is heard from elsewhere.
+    pub fn flow_closed(&mut self, now: Instant, flow: Flow, out: &mut Vec<Effect>) {
+        while let Some(change) = self.location.lost(&flow) {
+            self.count("binding_lost_its_connection");
+            self.change_location(now, change, out);
+        }
+        self.endpoint.flow_closed(now, &flow, &mut self.sip);
         self.pump(now, out);
     }
 
@@ -329,6 +340,17 @@ impl Switchboard {
         self.pump(now, out);
     }
 
+    /// A party of an answered call whose connection broke is back, and has just proved who it is: its leg goes on there, so
+    /// that it hears when the call ends. A leg that has its connection is not touched by a REGISTER (D-06).
+    fn revive(&mut self, binding: &Binding) {
+        let account = &*binding.account;
+        let sessions = [self.talking.get(account), self.callers.get(account)].into_iter().flatten();
+        let leg = sessions.filter_map(|session| self.calls.get(session)?.talking_leg(account)).next();
+        if let Some(leg) = leg.filter(|leg| self.endpoint.is_cut_off(*leg)) {
+            self.endpoint.move_leg(leg, binding.flow);
+        }
+    }
+
     fn member_appeared(&mut self, now: Instant, binding: &Binding, out: &mut Vec<Effect>) {
         let ringing: Vec<SessionId> =
             self.calls.values().filter(|call| call.rings(&binding.account)).map(Call::session).collect();
@@ -383,7 +405,7 @@ impl Switchboard {
             Event::LegRequest { leg, tx, request, same_flow: false, .. } => {
                 // D-13: only the leg's own account, and then it comes again as if it had come the leg's own way.
                 let call = self.sessions.get(&leg).and_then(|session| self.calls.get(session));
-                let Some(account) = call.and_then(|call| call.account_of(leg)).cloned() else {
+                let Some(account) = call.and_then(|call| call.party(leg)).cloned() else {
                     return self.stranger(tx, 481, "no_dialog");
                 };
                 if self.authenticate(now, tx, &request, Some(account.as_str())).is_some() {
@@ -401,6 +423,7 @@ impl Switchboard {
                 self.with_leg(now, leg, out, |call, turn| call.refused(turn, leg, code, response.as_ref()));
             }
             Event::Cancelled { leg } => self.with_leg(now, leg, out, |call, turn| call.cancelled(turn)),
+            Event::Lost { leg } => self.with_leg(now, leg, out, |call, turn| call.lost(turn)),
             Event::Confirmed { leg, ack } => self.with_leg(now, leg, out, |call, turn| call.confirmed(turn, leg, &ack)),
             Event::Expired { leg } => self.with_leg(now, leg, out, |call, turn| call.leg_lost(turn, leg, "session expired")),
             Event::NotAcknowledged { leg } => self.with_leg(now, leg, out, |call, turn| call.not_acknowledged(turn, leg)),

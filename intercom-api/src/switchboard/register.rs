@@ -182,6 +182,7 @@ impl Switchboard {
             out.push(Effect::Publish(Publication::Keep { account, kept }));
         }
         out.push(Effect::Publish(Publication::Registered { registration, refresh }));
+        self.revive(&binding);
         self.member_appeared(now, &binding, out);
     }
 

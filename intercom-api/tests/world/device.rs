@@ -8,7 +8,7 @@ use sip_core::sdp::{self, Codec, Direction, H264, Local, Sdp, Stream, Supported}
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-const SIP_PORT: u16 = 5060;
+const FIRST_SIP_PORT: u16 = 5060;
 const AUDIO_PORT: u16 = 4000;
 const VIDEO_PORT: u16 = 4002;
 /// Media packets are rare in simulated time: enough to see where they go.
@@ -52,6 +52,11 @@ pub struct Device {
     pub ip: IpAddr,
     pub habit: Habit,
     pub agent: Agent,
+    transport: Transport,
+    /// Over TCP every connection has another one.
+    sip_port: u16,
+    /// Over TCP: is there a connection?
+    connected: bool,
     /// Datagrams to it are lost.
     pub asleep: bool,
     pub outbox: Vec<Packet>,
@@ -102,7 +107,10 @@ impl Device {
             name: name.to_owned(),
             ip,
             habit,
-            agent: new_agent(name, ip, seed, traits),
+            agent: new_agent(name, Transport::Udp, SocketAddr::new(ip, FIRST_SIP_PORT), seed, traits),
+            transport: Transport::Udp,
+            sip_port: FIRST_SIP_PORT,
+            connected: true,
             asleep: false,
             outbox: Vec::new(),
             story: Vec::new(),
@@ -132,13 +140,43 @@ impl Device {
         }
     }
 
+    /// It speaks over TCP.
+    pub fn over_tcp(mut self) -> Device {
+        self.transport = Transport::Tcp;
+        self.agent = new_agent(&self.name, self.transport, self.sip_address(), self.seed, self.traits);
+        self
+    }
+
+    /// Where its messages come from; over TCP that names its connection.
+    pub fn sip_address(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.sip_port)
+    }
+
+    /// Its connection broke, and it knows.
+    pub fn lose_connection(&mut self, now: Instant) {
+        self.connected = false;
+        self.with_agent(|agent, out| agent.connection_lost(now, out), now);
+    }
+
+    /// Connects anew, whatever became of the connection before; a phone registers.
+    pub fn reconnect(&mut self, now: Instant) {
+        self.lose_connection(now);
+        self.sip_port += 1;
+        (self.connected, self.asleep) = (true, false);
+        self.agent.connected(self.sip_address());
+        if self.habit != Habit::Door {
+            self.register(now);
+        }
+    }
+
     /// It forgets everything, as after a power cut, or its address changes.
     pub fn reboot(&mut self, host: Option<u8>) {
         self.seed += 1000;
         if let Some(host) = host {
             self.ip = IpAddr::from([10, 0, 1, host]);
         }
-        self.agent = new_agent(&self.name, self.ip, self.seed, self.traits);
+        self.sip_port += u16::from(self.transport.is_reliable());
+        self.agent = new_agent(&self.name, self.transport, self.sip_address(), self.seed, self.traits);
         self.forget_call();
         self.asleep = false;
     }
@@ -194,7 +232,7 @@ impl Device {
     /// It walks out of one network and into another, and takes the call along.
     pub fn roam(&mut self, now: Instant, host: u8) {
         self.ip = IpAddr::from([10, 0, 1, host]);
-        self.agent.move_to(flow(self.ip));
+        self.agent.move_to(Flow { transport: self.transport, local: self.sip_address(), remote: super::SERVER });
         self.reoffer(now, "roamed");
     }
 
@@ -216,7 +254,7 @@ impl Device {
 
     pub fn receive(&mut self, now: Instant, port: u16, bytes: Vec<u8>) {
         match port {
-            SIP_PORT => self.with_agent(|agent, out| agent.receive(now, Bytes::from(bytes), out), now),
+            port if port == self.sip_port => self.with_agent(|agent, out| agent.receive(now, Bytes::from(bytes), out), now),
             AUDIO_PORT => self.audio_in += 1,
             VIDEO_PORT => {
                 self.video_in += 1;
@@ -268,16 +306,16 @@ impl Device {
             bytes.extend((u32::from(self.seq) * 1600).to_be_bytes());
             bytes.extend((self.seed as u32 ^ u32::from(port)).to_be_bytes());
             bytes.extend(payload);
-            self.outbox.push(Packet { from: SocketAddr::new(self.ip, port), to, bytes });
+            self.outbox.push(Packet { from: SocketAddr::new(self.ip, port), to, bytes, stream: false });
         }
     }
 
     fn with_agent(&mut self, act: impl FnOnce(&mut Agent, &mut AgentOut), now: Instant) {
         let mut out = AgentOut::default();
         act(&mut self.agent, &mut out);
-        let from = SocketAddr::new(self.ip, SIP_PORT);
-        for transmit in out.transmits.drain(..) {
-            self.outbox.push(Packet { from, to: transmit.flow.remote, bytes: transmit.bytes.to_vec() });
+        let (from, stream) = (self.sip_address(), self.transport.is_reliable());
+        for transmit in out.transmits.drain(..).filter(|_| self.connected) {
+            self.outbox.push(Packet { from, to: transmit.flow.remote, bytes: transmit.bytes.to_vec(), stream });
         }
         for event in out.events {
             self.event(now, event);
@@ -414,18 +452,14 @@ impl Device {
     }
 }
 
-fn flow(ip: IpAddr) -> Flow {
-    Flow { transport: Transport::Udp, local: SocketAddr::new(ip, SIP_PORT), remote: super::SERVER }
-}
-
-fn new_agent(name: &str, ip: IpAddr, seed: u64, traits: Traits) -> Agent {
+fn new_agent(name: &str, transport: Transport, local: SocketAddr, seed: u64, traits: Traits) -> Agent {
     let mut bytes = [3; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     Agent::new(AgentConfig {
         number: name.to_owned(),
         password: password(name),
         domain: super::SERVER.ip().to_string(),
-        flow: flow(ip),
+        flow: Flow { transport, local, remote: super::SERVER },
         seed: bytes,
         supported: match (traits.reliable, traits.timer) {
             (true, true) => "100rel, timer",

@@ -22,7 +22,7 @@ use media::command::{Command, LegId, PairId, SessionId, WorkerId};
 use media::engine::{Channel, Engine, Out, Tail};
 use media::ports::PortStock;
 use sip_core::flow::{Flow, Transport};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,8 @@ pub struct World {
     talks: BTreeMap<SessionId, LegId>,
     /// Names of media legs, for the ladder.
     names: BTreeMap<LegId, String>,
+    /// The devices' ends of connections that are open, as far as the server knows.
+    connections: BTreeSet<SocketAddr>,
     recording: bool,
 }
 
@@ -107,6 +109,7 @@ impl World {
             wrongs: Vec::new(),
             talks: BTreeMap::new(),
             names: BTreeMap::new(),
+            connections: BTreeSet::new(),
             recording: false,
         }
     }
@@ -133,6 +136,18 @@ impl World {
         for packet in std::mem::take(&mut device.outbox) {
             self.post(packet);
         }
+    }
+
+    /// A device's connection breaks, and both ends are told.
+    pub fn reset(&mut self, name: &str) {
+        let Some(address) = self.devices.get(name).map(Device::sip_address) else { panic!("no device {name}") };
+        self.net.cut(address, SERVER);
+        self.note(format!("{name} > server reset"));
+        self.act(name, |device, now| device.lose_connection(now));
+        self.connections.remove(&address);
+        let mut effects = Vec::new();
+        self.board.flow_closed(self.now, connection(address), &mut effects);
+        self.perform(effects);
     }
 
     pub fn order(&mut self, order: Order) {
@@ -188,7 +203,12 @@ impl World {
 
     fn deliver(&mut self, packet: Packet) {
         if packet.to == SERVER {
-            let flow = Flow { transport: Transport::Udp, local: SERVER, remote: packet.from };
+            let mut flow = connection(packet.from);
+            if packet.stream {
+                self.connections.insert(packet.from);
+            } else {
+                flow.transport = Transport::Udp;
+            }
             let mut effects = Vec::new();
             self.board.receive(self.now, flow, Bytes::from(packet.bytes), &mut effects);
             return self.perform(effects);
@@ -211,7 +231,15 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(transmit) => {
-                    self.post(Packet { from: SERVER, to: transmit.flow.remote, bytes: transmit.bytes.to_vec() });
+                    let (flow, stream) = (transmit.flow, transmit.flow.transport.is_reliable());
+                    if stream && !self.connections.contains(&flow.remote) {
+                        // As the driver does: what cannot be sent is the same news as the end of the connection.
+                        let mut effects = Vec::new();
+                        self.board.flow_closed(self.now, flow, &mut effects);
+                        self.perform(effects);
+                        continue;
+                    }
+                    self.post(Packet { from: SERVER, to: flow.remote, bytes: transmit.bytes.to_vec(), stream });
                 }
                 Effect::Media { command, .. } => {
                     self.note_command(&command);
@@ -252,7 +280,7 @@ impl World {
                 Tail::Owned(tail) => bytes.extend_from_slice(tail),
             }
             let port = FIRST_PORT + 2 * send.pair.0 as u16 + u16::from(send.channel == Channel::Rtcp);
-            self.net.send(self.now, Packet { from: SocketAddr::new(SERVER.ip(), port), to: send.to, bytes });
+            self.net.send(self.now, Packet { from: SocketAddr::new(SERVER.ip(), port), to: send.to, bytes, stream: false });
         }
         for event in out.events {
             let mut effects = Vec::new();
@@ -353,6 +381,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The server's view of a device's connection.
+fn connection(remote: SocketAddr) -> Flow {
+    Flow { transport: Transport::Tcp, local: SERVER, remote }
 }
 
 /// `INVITE`, `183 + SDP`, `CANCEL (Call completed elsewhere)`.

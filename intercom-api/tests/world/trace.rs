@@ -4,7 +4,7 @@
 //! # what this is about
 //! cast
 //!   d1 door
-//!   p1 early            early | ring | busy | eager, and behind it `asleep` (not registered at the start), `100rel`,
+//!   p1 early            early | ring | busy | eager, and behind it `tcp`, `asleep` (not registered at the start), `100rel`,
 //!                       `timer` (asks for a session timer of 90 s), `offerless` (calls without an offer)
 //! script                milliseconds, who, what. A storm may hold up a door's call by a minute: what needs it comes later
 //!   0 d1 calls room
@@ -30,10 +30,18 @@ use std::time::Duration;
 pub struct Trace {
     pub path: PathBuf,
     text: String,
-    cast: Vec<(String, Habit, bool, Traits)>,
+    cast: Vec<Part>,
     script: Vec<(u64, String, String)>,
     end: Vec<String>,
     ladder: Vec<String>,
+}
+
+struct Part {
+    name: String,
+    habit: Habit,
+    asleep: bool,
+    tcp: bool,
+    traits: Traits,
 }
 
 impl Trace {
@@ -48,10 +56,10 @@ impl Trace {
 
     /// The same where everybody knows 100rel; `None` where the end is about somebody who does not.
     pub fn with_100rel(mut self) -> Option<Trace> {
-        if self.cast.iter().any(|(.., traits)| traits.offerless && !traits.reliable) {
+        if self.cast.iter().any(|part| part.traits.offerless && !part.traits.reliable) {
             return None;
         }
-        self.cast.iter_mut().for_each(|(.., traits)| traits.reliable = true);
+        self.cast.iter_mut().for_each(|part| part.traits.reliable = true);
         Some(self)
     }
 
@@ -82,7 +90,7 @@ impl Trace {
                     let words: Vec<&str> = words.collect();
                     let is = |what: &str| words.contains(&what);
                     let traits = Traits { reliable: is("100rel"), timer: is("timer"), offerless: is("offerless") };
-                    trace.cast.push((name, habit, is("asleep"), traits));
+                    trace.cast.push(Part { name, habit, asleep: is("asleep"), tcp: is("tcp"), traits });
                 }
                 "script" => {
                     let (at, who) = (word().parse().expect("milliseconds"), word().to_owned());
@@ -99,11 +107,11 @@ impl Trace {
     /// Plays it; the ladder is that of the script, without the registrations before it.
     pub fn play(&self, weather: Weather, seed: u64) -> World {
         let kind = |habit: Habit| if habit == Habit::Door { AccountType::Door } else { AccountType::App };
-        let accounts: Vec<(&str, AccountType)> =
-            self.cast.iter().map(|(name, habit, ..)| (name.as_str(), kind(*habit))).collect();
+        let accounts: Vec<(&str, AccountType)> = self.cast.iter().map(|part| (part.name.as_str(), kind(part.habit))).collect();
         let mut world = World::new(weather, seed, &accounts);
-        for (index, (name, habit, asleep, traits)) in self.cast.iter().enumerate() {
-            world.add(Device::that(name, 11 + index as u8, *habit, seed.wrapping_mul(31) + index as u64, *traits));
+        for (index, Part { name, habit, asleep, tcp, traits }) in self.cast.iter().enumerate() {
+            let device = Device::that(name, 11 + index as u8, *habit, seed.wrapping_mul(31) + index as u64, *traits);
+            world.add(if *tcp { device.over_tcp() } else { device });
             if *habit != Habit::Door && !asleep {
                 world.act(name, |device, now| device.register(now));
             }
@@ -126,6 +134,8 @@ impl Trace {
             ["declines"] => world.act(who, |d, now| d.decide(now, 603)),
             ["hangs", "up"] => world.act(who, |d, now| d.hang_up(now)),
             ["registers"] => world.act(who, |d, now| d.register(now)),
+            ["loses", "its", "connection"] => world.reset(who),
+            ["reconnects"] => world.act(who, |d, now| d.reconnect(now)),
             ["falls", "asleep"] => world.act(who, |d, _| d.asleep = true),
             ["wakes"] => world.act(who, |d, now| {
                 d.asleep = false;

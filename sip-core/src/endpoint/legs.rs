@@ -68,6 +68,8 @@ pub(super) struct Leg {
     pub updates: bool,
     /// The body we sent last: our side of the session.
     pub description: Option<Bytes>,
+    /// The connection of its flow is gone: nothing can be sent inside it, and nothing that comes is trusted to be its own.
+    pub cut_off: bool,
 }
 
 /// What an answer of ours goes into.
@@ -100,6 +102,19 @@ impl Leg {
             reinvite: None,
             updates: false,
             description: None,
+            cut_off: false,
+        }
+    }
+
+    /// Their INVITE, without a final answer yet.
+    pub(super) fn awaits_our_answer(&self) -> bool {
+        !self.ours && !self.established
+    }
+
+    /// A 2xx that still waits for its ACK goes where the leg goes.
+    pub(super) fn move_repeat(&mut self, flow: Flow) {
+        if let Some(repeat) = &mut self.repeat {
+            repeat.flow = flow;
         }
     }
 
@@ -125,6 +140,7 @@ impl Endpoint {
         let mut leg = Leg::new(dialog, Some(tx), false);
         leg.learn_allow(&request);
         self.legs.insert(id, leg);
+        self.on_flows.add_leg(flow, id);
         if let Some((.., owner)) = self.servers.get_mut(&tx) {
             *owner = Some(id);
         }
@@ -172,6 +188,7 @@ impl Endpoint {
         let leg = Leg::new(dialog, Some(tx), true);
         let description = Some(invite.body).filter(|body| !body.is_empty());
         self.legs.insert(id, Leg { offerless: description.is_none(), description, ..leg });
+        self.on_flows.add_leg(invite.flow, id);
         id
     }
 
@@ -255,11 +272,12 @@ impl Endpoint {
         }
     }
 
-    /// Sends the INVITE of a leg anew if nothing was heard from the peer (D-06). Says whether it did.
+    /// Sends the INVITE of a leg anew if nothing was heard from the peer (D-06). Says whether it did; over a connection there
+    /// is nothing to repeat.
     pub fn nudge(&mut self, now: Instant, leg: LegId, out: &mut Out) -> bool {
         let tx = self.legs.get(&leg).filter(|l| l.ours && !l.established).and_then(|l| l.invite);
         let client = tx.and_then(|tx| Some((tx, self.clients.get_mut(&tx)?)));
-        let Some((tx, client)) = client.filter(|(_, client)| client.transaction.nothing_heard()) else { return false };
+        let Some((tx, client)) = client.filter(|(_, client)| client.transaction.may_repeat()) else { return false };
         client.transaction.restart(now, &mut out.transmits);
         self.timers.set(Timer::Client(tx), client.transaction.deadline());
         true
@@ -335,7 +353,8 @@ impl Endpoint {
         self.drop_leg(leg);
     }
 
-    /// Sends a request inside the dialog of a leg (INFO and the like); its answer comes as [`Event::Response`].
+    /// Sends a request inside the dialog of a leg (INFO and the like); its answer comes as [`Event::Response`]. `None`: there
+    /// is no such leg, or no connection to it.
     pub fn request(
         &mut self,
         now: Instant,
@@ -361,7 +380,7 @@ impl Endpoint {
         out: &mut Out,
     ) -> Option<TxId> {
         let (branch, supported) = (self.tokens.branch(), self.supported());
-        let state = self.legs.get_mut(&leg).filter(|l| !l.forgotten)?;
+        let state = self.legs.get_mut(&leg).filter(|l| !l.forgotten && !l.cut_off)?;
         let contact = state.dialog.contact();
         let mut writer = state.dialog.request(method, &branch).header("Contact", contact);
         if *method == Method::Update {
@@ -388,14 +407,6 @@ impl Endpoint {
     /// Our side of the session of a live leg, as we described it last.
     pub fn leg_description(&self, leg: LegId) -> Option<Bytes> {
         self.legs.get(&leg).and_then(|l| l.description.clone())
-    }
-
-    /// Our own way to the peer has changed: what we send from now on leaves there.
-    pub fn move_leg(&mut self, leg: LegId, flow: Flow) {
-        let sent_by = self.sent_by(&flow);
-        if let Some(leg) = self.legs.get_mut(&leg) {
-            (leg.dialog.flow, leg.dialog.sent_by) = (flow, sent_by);
-        }
     }
 
     /// The Call-ID of a live leg: what a log line names so that the packet is found in a capture.
@@ -531,6 +542,7 @@ impl Endpoint {
             for timer in [Timer::Leg(id), Timer::Reliable(id), Timer::Session(id)] {
                 self.timers.set(timer, None);
             }
+            self.on_flows.remove_leg(&leg.dialog.flow, id);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! leg: no event of it follows, the endpoint ends it properly.
 
 mod capacity;
+mod flows;
 mod legs;
 mod receive;
 mod reliable;
@@ -27,6 +28,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 pub use capacity::Capacity;
+use flows::OnFlows;
 pub use legs::Invite;
 use legs::Leg;
 use reliable::Reliability;
@@ -64,10 +66,13 @@ pub enum Event {
     Progress { leg: LegId, response: Message },
     /// 2xx for our INVITE; the ACK is sent.
     Answered { leg: LegId, response: Message },
-    /// Our INVITE ended without a 2xx; 408 without a response when nobody answered. The leg is gone.
+    /// Our INVITE ended without a 2xx; without a response it is 408 when nobody answered, 503 when the connection was lost.
+    /// The leg is gone.
     Refused { leg: LegId, code: u16, response: Option<Message> },
     /// Their INVITE was cancelled; 487 is sent. The leg is gone.
     Cancelled { leg: LegId },
+    /// The connection of their open INVITE is gone, and the leg with it.
+    Lost { leg: LegId },
     /// The ACK of our 2xx.
     Confirmed { leg: LegId, ack: Message },
     /// Our 2xx was never acknowledged (BYE is sent), or our reliable provisional response (504 is). The leg is gone.
@@ -75,7 +80,8 @@ pub enum Event {
     /// The session timer ran out; BYE is sent. The leg is gone (RFC 4028 §10).
     Expired { leg: LegId },
     /// The final answer to a request sent with [`Endpoint::request`], to a re-INVITE (also one that the session timer sent)
-    /// or, without a leg, to [`Endpoint::send`]; `None`: none came (timer F).
+    /// or, without a leg, to [`Endpoint::send`]; `None`: none came (timer F,
+    /// or the connection was lost).
     Response { leg: Option<LegId>, tx: TxId, method: Method, response: Option<Message> },
 }
 
@@ -154,6 +160,7 @@ pub struct Endpoint {
     legs: HashMap<LegId, Leg>,
     /// By our tag, which is unpredictable and unique.
     leg_ids: HashMap<String, LegId>,
+    on_flows: OnFlows,
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
     /// How much it may hold.
@@ -173,6 +180,7 @@ impl Endpoint {
             clients: HashMap::new(),
             legs: HashMap::new(),
             leg_ids: HashMap::new(),
+            on_flows: OnFlows::default(),
             timers: Timers::default(),
             counters: BTreeMap::new(),
             capacity: Capacity::default(),
@@ -352,27 +360,32 @@ impl Endpoint {
             Fate::Done => self.drop_client(tx),
             Fate::TimedOut => {
                 self.count("request_timed_out");
-                let Some(client) = self.clients.get(&tx) else { return };
-                match &client.purpose {
-                    Purpose::Invite { leg, .. } => {
-                        let leg = *leg;
-                        match self.is_reinvite(leg, tx) {
-                            true => self.reinvite_ended(now, leg, tx, None, out),
-                            false => self.invite_ended(leg, 408, None, out),
-                        }
-                    }
-                    Purpose::Asked { leg, method } => {
-                        out.events.push(Event::Response { leg: *leg, tx, method: method.clone(), response: None });
-                    }
-                    Purpose::Refresh { leg } => {
-                        let leg = *leg;
-                        self.refreshed(now, leg, None, out);
-                    }
-                    Purpose::Farewell => {}
-                }
-                self.drop_client(tx);
+                self.client_failed(now, tx, 408, out);
             }
         }
+    }
+
+    /// A request of ours has no answer and will have none.
+    fn client_failed(&mut self, now: Instant, tx: TxId, code: u16, out: &mut Out) {
+        let Some(client) = self.clients.get(&tx) else { return };
+        match &client.purpose {
+            Purpose::Invite { leg, .. } => {
+                let leg = *leg;
+                match self.is_reinvite(leg, tx) {
+                    true => self.reinvite_ended(now, leg, tx, None, out),
+                    false => self.invite_ended(leg, code, None, out),
+                }
+            }
+            Purpose::Asked { leg, method } => {
+                out.events.push(Event::Response { leg: *leg, tx, method: method.clone(), response: None });
+            }
+            Purpose::Refresh { leg } => {
+                let leg = *leg;
+                self.refreshed(now, leg, None, out);
+            }
+            Purpose::Farewell => {}
+        }
+        self.drop_client(tx);
     }
 
     fn drop_server(&mut self, tx: TxId) {
@@ -388,6 +401,7 @@ impl Endpoint {
     fn drop_client(&mut self, tx: TxId) {
         if let Some(client) = self.clients.remove(&tx) {
             self.client_ids.remove(&client.key);
+            self.on_flows.remove_client(&client.transaction.flow, tx);
             self.timers.set(Timer::Client(tx), None);
         }
     }
@@ -399,6 +413,7 @@ impl Endpoint {
         let transaction = ClientTransaction::new(now, flow, invite, bytes, &mut out.transmits);
         self.timers.set(Timer::Client(tx), transaction.deadline());
         self.client_ids.insert(key.clone(), tx);
+        self.on_flows.add_client(flow, tx);
         self.clients.insert(tx, Client { transaction, purpose, key });
         tx
     }

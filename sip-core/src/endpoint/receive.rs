@@ -113,7 +113,8 @@ impl Endpoint {
             return self.respond_stateless(tx, 481, &Headers::new(), out);
         };
         let Some(leg) = self.legs.get(&id) else { return };
-        let (same_flow, forgotten) = (leg.dialog.flow == flow, leg.forgotten);
+        // The same addresses are no proof once the connection was another one.
+        let (same_flow, forgotten) = (leg.dialog.flow == flow && !leg.cut_off, leg.forgotten);
         if let Some((.., owner)) = self.servers.get_mut(&tx) {
             *owner = Some(id);
         }
@@ -133,12 +134,12 @@ impl Endpoint {
         self.serve(now, id, tx, flow, request, out);
     }
 
-    /// A request from another flow has proved to be the peer's: INVITE and UPDATE move the leg there (§12.2), and it comes
-    /// again as if it had come the leg's own way (D-13).
+    /// A request from another flow has proved to be the peer's: INVITE and UPDATE move the leg there (§12.2), and any does if the
+    /// leg has lost its connection. It comes again as if it had come the leg's own way (D-13).
     pub fn adopt(&mut self, now: Instant, tx: TxId, out: &mut Out) {
         let Some((_, server, Some(id))) = self.servers.get(&tx) else { return };
         let (id, flow, request, refreshes) = (*id, server.flow, server.request.clone(), server.refreshes_target());
-        if refreshes {
+        if refreshes || self.is_cut_off(id) {
             self.move_leg(id, flow);
         }
         self.serve(now, id, tx, flow, request, out);

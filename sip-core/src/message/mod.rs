@@ -123,6 +123,13 @@ impl Message {
         NameAddr::parse(split_list(self.header(Name::Contact)?).next()?)
     }
 
+    /// `Content-Length`, if it stands once and is a number.
+    pub fn content_length(&self) -> Option<usize> {
+        let mut lengths = self.headers(Name::ContentLength);
+        let length = lengths.next().and_then(headers::digits)?;
+        if lengths.next().is_some() { None } else { Some(length) }
+    }
+
     /// `Content-Type` without parameters, trimmed.
     pub fn content_type(&self) -> Option<&str> {
         self.header(Name::ContentType).map(|v| v.split(';').next().unwrap_or(v).trim())

@@ -110,7 +110,7 @@ impl Message {
         let body_at = (head_end + 4).min(bytes.len());
         let mut message = Message { body: body_at..bytes.len(), bytes, start, headers };
         // Trailing bytes of a datagram beyond Content-Length are not ours (§18.3); too few of them is for `validate`.
-        if let Some(length) = message.header(Name::ContentLength).and_then(digits::<usize>) {
+        if let Some(length) = message.content_length() {
             message.body.end = message.bytes.len().min(body_at.saturating_add(length));
         }
         Ok(message)
@@ -144,7 +144,7 @@ impl Message {
         if let Some(hops) = self.header(Name::MaxForwards) {
             digits::<u8>(hops).ok_or(Fault::MaxForwards)?;
         }
-        if self.header(Name::ContentLength).is_some_and(|length| digits(length) != Some(self.body.len())) {
+        if self.header(Name::ContentLength).is_some() && self.content_length() != Some(self.body.len()) {
             return Err(Fault::ContentLength);
         }
         if let Some(uri) = self.request_uri() {

@@ -1,4 +1,5 @@
-//! Client transactions (RFC 3261 §17.1, Accepted state of RFC 6026).
+//! Client transactions (RFC 3261 §17.1, Accepted state of RFC 6026). Over a reliable transport nothing is repeated (no timers
+//! A and E), and no repeat of an answer is waited for (timers D and K are zero).
 
 use super::{Fate, T1, T2, T4, T64, Transmit};
 use crate::flow::Flow;
@@ -50,7 +51,7 @@ impl ClientTransaction {
             state: State::Calling,
             request,
             ack: None,
-            repeat: Some((now + T1, T1 * 2)),
+            repeat: (!flow.transport.is_reliable()).then_some((now + T1, T1 * 2)),
             end: Some(now + T64),
         }
     }
@@ -65,7 +66,7 @@ impl ClientTransaction {
                     self.end = None;
                 } else {
                     // Timer E goes on, at T2 (§17.1.2.2).
-                    self.repeat = Some((now + T2, T2));
+                    self.repeat = self.repeat.map(|_| (now + T2, T2));
                 }
                 Received::Deliver
             }
@@ -78,7 +79,8 @@ impl ClientTransaction {
             (State::Calling | State::Proceeding, _) => {
                 self.state = State::Completed;
                 self.repeat = None;
-                self.end = Some(now + if self.invite { T64 } else { T4 });
+                let wait = if self.invite { T64 } else { T4 };
+                self.end = Some(if self.flow.transport.is_reliable() { now } else { now + wait });
                 if self.invite {
                     let ack = ack();
                     out.push(Transmit { flow: self.flow, bytes: ack.clone() });
@@ -133,6 +135,11 @@ impl ClientTransaction {
             self.repeat = Some((now + T1, T1 * 2));
             self.end = Some(now + T64);
         }
+    }
+
+    /// Would the peer profit from hearing the request again?
+    pub fn may_repeat(&self) -> bool {
+        self.nothing_heard() && !self.flow.transport.is_reliable()
     }
 
     /// No provisional response yet: a CANCEL must wait (§9.1).

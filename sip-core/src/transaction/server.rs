@@ -1,4 +1,5 @@
-//! Server transactions (RFC 3261 §17.2, Accepted state of RFC 6026).
+//! Server transactions (RFC 3261 §17.2, Accepted state of RFC 6026). Over a reliable transport no response is repeated (no
+//! timer G), and no repeat of a request is waited for (timers I and J are zero).
 
 use super::{Fate, T1, T2, T4, T64, Transmit};
 use crate::flow::Flow;
@@ -114,7 +115,7 @@ impl ServerTransaction {
         if self.state == State::Completed && self.invite {
             self.state = State::Confirmed;
             self.repeat = None;
-            self.end = Some(now + T4);
+            self.end = Some(if self.flow.transport.is_reliable() { now } else { now + T4 });
         }
     }
 
@@ -134,8 +135,9 @@ impl ServerTransaction {
             }
             _ => {
                 self.state = State::Completed;
-                self.end = Some(now + T64);
-                self.repeat = self.invite.then_some((now + T1, T1 * 2));
+                let reliable = self.flow.transport.is_reliable();
+                self.end = Some(if reliable && !self.invite { now } else { now + T64 });
+                self.repeat = (self.invite && !reliable).then_some((now + T1, T1 * 2));
             }
         }
     }

@@ -12,6 +12,7 @@ pub const SDP: (&str, &[u8]) = ("application/sdp", b"v=0\r\n");
 
 /// `a` calls, `b` is called. `log` has every datagram's first line with its direction; `lose` says which to lose.
 pub struct Wire {
+    pub transport: Transport,
     pub now: Instant,
     pub a: Endpoint,
     pub b: Endpoint,
@@ -41,7 +42,25 @@ pub fn flow(local: u16, remote: u16) -> Flow {
 impl Wire {
     pub fn new(lose: impl FnMut(&str) -> bool + 'static) -> Wire {
         let now = Instant::now();
-        Wire { now, a: endpoint(1), b: endpoint(2), a_events: vec![], b_events: vec![], log: vec![], lose: Box::new(lose) }
+        let (a, b) = (endpoint(1), endpoint(2));
+        let transport = Transport::Udp;
+        Wire { transport, now, a, b, a_events: vec![], b_events: vec![], log: vec![], lose: Box::new(lose) }
+    }
+
+    /// The same over one TCP connection.
+    pub fn connected(lose: impl FnMut(&str) -> bool + 'static) -> Wire {
+        Wire { transport: Transport::Tcp, ..Wire::new(lose) }
+    }
+
+    pub fn flow(&self, local: u16, remote: u16) -> Flow {
+        Flow { transport: self.transport, ..flow(local, remote) }
+    }
+
+    /// The connection breaks and both sides are told.
+    pub fn reset(&mut self) {
+        let (at_a, at_b) = (self.flow(1, 2), self.flow(2, 1));
+        self.a(|a, now, out| a.flow_closed(now, &at_a, out));
+        self.b(|b, now, out| b.flow_closed(now, &at_b, out));
     }
 
     pub fn deliver(&mut self, from_a: bool, mut out: Out) {
@@ -58,9 +77,9 @@ impl Wire {
             }
             let mut next = Out::default();
             if from_a {
-                self.b.receive(self.now, flow(2, 1), transmit.bytes, &mut next);
+                self.b.receive(self.now, self.flow(2, 1), transmit.bytes, &mut next);
             } else {
-                self.a.receive(self.now, flow(1, 2), transmit.bytes, &mut next);
+                self.a.receive(self.now, self.flow(1, 2), transmit.bytes, &mut next);
             }
             self.deliver(!from_a, next);
         }
@@ -97,7 +116,7 @@ impl Wire {
 
     pub fn call_with(&mut self, body: &'static [u8]) -> LegId {
         let invite = Invite {
-            flow: flow(1, 2),
+            flow: self.flow(1, 2),
             target: "sip:b@127.0.0.1:2".into(),
             from: "<sip:a@x>".into(),
             to: "<sip:b@x>".into(),
