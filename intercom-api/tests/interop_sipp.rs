@@ -184,7 +184,7 @@ fn a_phone_opens_the_door_once_and_both_hear_twice() {
 
 #[test]
 fn door_and_phone_acknowledge_each_183_and_the_phone_holds_and_resumes() {
-    let house = House::new(88, &[]);
+    let house = House::new(90, &[]);
     let phones = house.phones(["phone_loses", "phone_answers_reliably", "phone_loses"]);
     house.door("door_with_100rel", "room").succeed();
     let logs: Vec<String> = phones.into_iter().map(Scenario::succeed).collect();

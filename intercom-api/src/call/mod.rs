@@ -129,6 +129,8 @@ pub struct Call {
     door_sdp: (u64, u64),
     /// Next of [`PROGRESS_REPEATS`]; `None` once the door was heard.
     progress: Option<usize>,
+    /// A door that acknowledges its 183 has our description with the first one.
+    described: bool,
     standings: BTreeMap<Number, Standing>,
     members: BTreeMap<LegId, Member>,
     /// The pair that is or was on its way to the door: its number and transactions.
@@ -193,6 +195,7 @@ impl Call {
             door_ports: ports,
             // What a reliable transport carries needs no repeating.
             progress: (!flow.transport.is_reliable()).then_some(0),
+            described: false,
             standings: ring.accounts.iter().map(|account| (account.clone(), Standing::Absent)).collect(),
             members: BTreeMap::new(),
             pulse: None,
@@ -271,12 +274,13 @@ impl Call {
     /// 183 with the one SDP; armed again until the door is heard (D-02), or only once a minute if the door acknowledges it
     /// (RFC 3262). A door that made no offer gets ours here only reliably, else 180 and our offer in the 200 (D-09).
     fn send_progress(&mut self, turn: &mut Turn<'_>) {
-        let (code, described) = match (turn.endpoint.is_reliable(self.door_leg), self.offerless) {
-            (true, _) => (183, self.progress.take().is_some()),
+        let acknowledged = turn.endpoint.is_reliable(self.door_leg);
+        let (code, described) = match (acknowledged, self.offerless) {
+            (true, _) => (183, !std::mem::replace(&mut self.described, true)),
             (false, true) => (180, false),
             (false, false) => (183, true),
         };
-        if !described {
+        if acknowledged || !described {
             self.progress = None;
         }
         let text = described.then(|| self.answer.to_string());
