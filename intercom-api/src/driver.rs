@@ -10,23 +10,20 @@ use crate::flight::{self, FlightRecorder};
 use crate::live::{CallId, CallView, Live};
 use crate::record::Record;
 use crate::switchboard::Switchboard;
-use crate::transport::udp::Udp;
+use crate::transport::udp::{Batch, Bound, Udp};
 use crate::turn::{Effect, Publication};
-use bytes::Bytes;
 use media::command::{Command, Event, SessionId, WorkerId};
-use sip_core::flow::Flow;
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// Datagrams that may wait for the SIP thread.
-const DATAGRAM_QUEUE: usize = 8192;
 /// Media events that may wait; a worker waits when it is full, it never loses one.
 pub const MEDIA_QUEUE: usize = 4096;
-/// Datagrams handled before deadlines, media and orders get their turn again.
-const BUDGET: usize = 64;
 /// How long after its end a call's datagrams are awaited for its flight record, and how many ended calls may wait.
 const AFTERMATH: Duration = Duration::from_secs(2);
 const LANDING: usize = 256;
@@ -39,7 +36,7 @@ pub type SendMedia = Box<dyn Fn(WorkerId, Command) -> bool + Send>;
 /// What the SIP thread works with.
 pub struct Driver {
     pub switchboard: Switchboard,
-    pub udp: Vec<Udp>,
+    pub udp: Vec<Bound>,
     pub orders: OrderReceiver,
     pub media_events: mpsc::Receiver<Event>,
     pub send_media: SendMedia,
@@ -53,15 +50,16 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Runs until drained. Needs a tokio runtime on its own thread.
-    pub async fn run(self) {
+    /// Runs until drained, on this thread alone: a datagram is read, understood and answered without waking another one.
+    pub fn run(self) -> io::Result<()> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(self.turns())
+    }
+
+    async fn turns(self) -> io::Result<()> {
         let Driver { mut switchboard, udp, mut orders, mut media_events, send_media, live, records, flights, mut drain } = self;
-        let (queue, mut datagrams) = mpsc::channel(DATAGRAM_QUEUE);
-        for socket in &udp {
-            tokio::spawn(socket.clone().read(queue.clone()));
-        }
+        let (mut batch, mut next) = (Batch::default(), 0);
         let mut shell = Shell {
-            udp,
+            udp: udp.into_iter().map(Bound::open).collect::<io::Result<_>>()?,
             send_media,
             live,
             records,
@@ -70,6 +68,7 @@ impl Driver {
             landing: VecDeque::new(),
             ended: VecDeque::new(),
             effects: Vec::new(),
+            doing: Vec::new(),
         };
         let mut draining: Option<Instant> = None;
         loop {
@@ -90,9 +89,14 @@ impl Driver {
                     let answer = switchboard.command(now, order, &mut shell.effects);
                     let _ = reply.send(answer);
                 }
-                Some((flow, bytes)) = datagrams.recv() => {
+                socket = readable(&shell.udp, next) => {
                     now = Instant::now();
-                    receive(now, &mut switchboard, (flow, bytes), &mut datagrams, &mut shell);
+                    next = socket + 1;
+                    let Shell { udp, recorder, effects, .. } = &mut shell;
+                    udp[socket].read(&mut batch, |flow, bytes| {
+                        recorder.datagram(now, true, flow, &bytes);
+                        switchboard.receive(now, flow, bytes, effects);
+                    });
                 }
                 Ok(patience) = &mut drain, if draining.is_none() => {
                     now = Instant::now();
@@ -108,32 +112,20 @@ impl Driver {
                     shell.perform(now, &mut switchboard);
                 }
                 if switchboard.running_calls() == 0 {
-                    return;
+                    return Ok(());
                 }
             }
         }
     }
 }
 
-/// Handles one datagram and what else already waits, up to the budget.
-fn receive(
-    now: Instant,
-    switchboard: &mut Switchboard,
-    first: (Flow, Bytes),
-    queue: &mut mpsc::Receiver<(Flow, Bytes)>,
-    shell: &mut Shell,
-) {
-    let mut next = Some(first);
-    for _ in 0..BUDGET {
-        let Some((flow, bytes)) = next else { return };
-        shell.recorder.datagram(now, true, flow, bytes.clone());
-        switchboard.receive(now, flow, bytes, &mut shell.effects);
-        next = queue.try_recv().ok();
-    }
-    if let Some((flow, bytes)) = next {
-        shell.recorder.datagram(now, true, flow, bytes.clone());
-        switchboard.receive(now, flow, bytes, &mut shell.effects);
-    }
+/// The place of a socket that has something to read, looked for from `first` on: a flood at one must not starve the others.
+async fn readable(sockets: &[Udp], first: usize) -> usize {
+    poll_fn(|context| {
+        let mut turn = (first..sockets.len()).chain(0..first.min(sockets.len()));
+        turn.find(|at| sockets[*at].poll_readable(context)).map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -155,6 +147,8 @@ struct Shell {
     landing: VecDeque<(Instant, CallView)>,
     ended: VecDeque<CallId>,
     effects: Vec<Effect>,
+    /// The other of two buffers that take turns, kept for its capacity.
+    doing: Vec<Effect>,
 }
 
 impl Shell {
@@ -162,13 +156,14 @@ impl Shell {
     fn perform(&mut self, now: Instant, switchboard: &mut Switchboard) {
         let mut refused: Vec<SessionId> = Vec::new();
         loop {
-            for effect in std::mem::take(&mut self.effects) {
+            let mut doing = std::mem::replace(&mut self.effects, std::mem::take(&mut self.doing));
+            for effect in doing.drain(..) {
                 match effect {
                     Effect::Send(transmit) => {
-                        if let Some(socket) = self.udp.iter().find(|socket| socket.owns(transmit.flow.local)) {
+                        if let Some(socket) = self.udp.iter_mut().find(|socket| socket.owns(transmit.flow.local)) {
                             socket.send(&transmit.flow, &transmit.bytes);
                         }
-                        self.recorder.datagram(now, false, transmit.flow, transmit.bytes);
+                        self.recorder.datagram(now, false, transmit.flow, &transmit.bytes);
                     }
                     Effect::Media { worker, command } => {
                         let session = session_of(&command);
@@ -180,6 +175,7 @@ impl Shell {
                     Effect::Publish(publication) => self.publish(now, publication),
                 }
             }
+            self.doing = doing;
             if self.effects.is_empty() {
                 return;
             }
@@ -209,11 +205,11 @@ impl Shell {
     fn publish(&mut self, now: Instant, publication: Publication) {
         match publication {
             Publication::Registered(view) => {
-                tracing::info!(account = view.account, contact = view.contact, flow = view.flow, "registered");
+                tracing::debug!(account = view.account, contact = view.contact, flow = view.flow, "registered");
                 self.live.registrations.insert(view.account.clone(), view);
             }
             Publication::Unregistered { account } => {
-                tracing::info!(account, "unregistered");
+                tracing::debug!(account, "unregistered");
                 self.live.registrations.remove(&account);
             }
             Publication::Record(record) => {

@@ -11,7 +11,7 @@ use crate::live::Live;
 use crate::record::Record;
 use crate::store::Store;
 use crate::switchboard::{Parts, Switchboard};
-use crate::transport::udp::Udp;
+use crate::transport::udp::Bound;
 use crate::turn::Settings;
 use anyhow::Context;
 use media::pool::{Pool, PoolConfig};
@@ -44,7 +44,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
     let listener = TcpListener::bind(&config.api.listen).await.with_context(|| format!("api.listen {}", config.api.listen))?;
     let udp = config.sip.udp.iter().map(|address| bind_udp(address)).collect::<anyhow::Result<Vec<_>>>()?;
-    let sip_local = udp.first().map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 6050)), Udp::local);
+    let sip_local = udp.first().map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 6050)), Bound::local);
 
     let (media_events, media_inbox) = mpsc::channel(MEDIA_QUEUE);
     let bind_ip: IpAddr = config.media.bind_ip.parse()?;
@@ -105,10 +105,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         flights: config.top.data_dir.join("flights"),
         drain: drained,
     };
-    let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("sip".into()).spawn(move || {
-        runtime.block_on(driver.run());
-        let _ = finished.send(());
+        let _ = finished.send(driver.run());
     })?;
 
     let sip_host = public_host.unwrap_or_else(|| reachable_ip(sip_local.ip()).to_string());
@@ -130,7 +128,10 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        _ = &mut done => anyhow::bail!("the SIP thread ended"),
+        ended = &mut done => {
+            ended.context("the SIP thread panicked")?.context("the SIP thread")?;
+            anyhow::bail!("the SIP thread ended");
+        }
     }
     tracing::info!(seconds = config.top.drain_s, "draining");
     draining.store(true, Ordering::Relaxed);
@@ -141,8 +142,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bind_udp(address: &str) -> anyhow::Result<Udp> {
-    Ok(Udp::bind(address.parse()?)?)
+fn bind_udp(address: &str) -> anyhow::Result<Bound> {
+    Ok(Bound::bind(address.parse()?)?)
 }
 
 /// 32 bytes of the operating system.
