@@ -17,7 +17,7 @@ use crate::flow::Flow;
 use crate::message::{Fault, Message, Method, Name, respond};
 use crate::timers::Timers;
 use crate::token::Tokens;
-use crate::transaction::{ClientTransaction, Fate, ServerKey, ServerTransaction, Transmit};
+use crate::transaction::{Answered, ClientTransaction, Fate, ServerKey, ServerTransaction, Transmit};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -126,6 +126,7 @@ pub struct Endpoint {
     next_id: u64,
     server_ids: HashMap<ServerKey, TxId>,
     servers: HashMap<TxId, (ServerKey, ServerTransaction, Option<LegId>)>,
+    answered: Answered,
     client_ids: HashMap<ClientKey, TxId>,
     clients: HashMap<TxId, Client>,
     legs: HashMap<LegId, Leg>,
@@ -143,6 +144,7 @@ impl Endpoint {
             next_id: 1,
             server_ids: HashMap::new(),
             servers: HashMap::new(),
+            answered: Answered::default(),
             client_ids: HashMap::new(),
             clients: HashMap::new(),
             legs: HashMap::new(),
@@ -164,15 +166,16 @@ impl Endpoint {
 
     /// Live transactions (server, client) and legs: what a test checks to be zero at the end.
     pub fn sizes(&self) -> (usize, usize, usize) {
-        (self.servers.len(), self.clients.len(), self.legs.len())
+        (self.servers.len() + self.answered.len(), self.clients.len(), self.legs.len())
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        [self.timers.next(), self.answered.next_deadline()].into_iter().flatten().min()
     }
 
     /// Runs every timer that is due.
     pub fn timeout(&mut self, now: Instant, out: &mut Out) {
+        self.answered.timeout(now);
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Server(id) => self.server_timeout(now, id, out),
@@ -219,9 +222,7 @@ impl Endpoint {
     /// Answers once and forgets the transaction: a challenge or another answer to a stranger costs no memory and is never
     /// repeated (D-15). A repeat of the request is a new request that gets the same To-tag (§8.2.7).
     pub fn respond_stateless(&mut self, tx: TxId, code: u16, headers: &Headers, out: &mut Out) {
-        let Some((_, server, _)) = self.servers.get(&tx) else { return };
-        let (request, flow) = (server.request.clone(), server.flow);
-        self.drop_server(tx);
+        let Some((_, ServerTransaction { request, flow, .. }, _)) = self.drop_server(tx) else { return };
         let bytes = respond(&request, flow.remote, code, Some(&self.stateless_tag(&request))).headers(headers).finish();
         out.transmits.push(Transmit { flow, bytes });
     }
@@ -237,9 +238,14 @@ impl Endpoint {
     }
 
     fn send_response(&mut self, now: Instant, tx: TxId, code: u16, bytes: Bytes, out: &mut Out) {
-        if let Some((_, server, _)) = self.servers.get_mut(&tx) {
+        let Some((_, server, _)) = self.servers.get_mut(&tx) else { return };
+        if code < 200 || server.is_invite() {
             server.respond(now, code, bytes, &mut out.transmits);
-            self.timers.set(Timer::Server(tx), server.deadline());
+            return self.timers.set(Timer::Server(tx), server.deadline());
+        }
+        if let Some((key, server, _)) = self.drop_server(tx) {
+            self.answered.keep(now, server.flow, &key, &bytes);
+            out.transmits.push(Transmit { flow: server.flow, bytes });
         }
     }
 
@@ -247,7 +253,7 @@ impl Endpoint {
         let Some((_, server, _)) = self.servers.get_mut(&tx) else { return };
         match server.timeout(now, &mut out.transmits) {
             Fate::Live => self.timers.set(Timer::Server(tx), server.deadline()),
-            Fate::Done => self.drop_server(tx),
+            Fate::Done => drop(self.drop_server(tx)),
             Fate::TimedOut => {
                 self.count("final_response_not_acknowledged");
                 self.drop_server(tx);
@@ -278,11 +284,11 @@ impl Endpoint {
         }
     }
 
-    fn drop_server(&mut self, tx: TxId) {
-        if let Some((key, ..)) = self.servers.remove(&tx) {
-            self.server_ids.remove(&key);
-            self.timers.set(Timer::Server(tx), None);
-        }
+    fn drop_server(&mut self, tx: TxId) -> Option<(ServerKey, ServerTransaction, Option<LegId>)> {
+        let server = self.servers.remove(&tx)?;
+        self.server_ids.remove(&server.0);
+        self.timers.set(Timer::Server(tx), None);
+        Some(server)
     }
 
     fn drop_client(&mut self, tx: TxId) {

@@ -54,6 +54,9 @@ impl Endpoint {
         if ack {
             return self.receive_ack(now, &request, out);
         }
+        if self.answered.repeat(flow, &key, &mut out.transmits) {
+            return;
+        }
         let tx = TxId(self.id());
         self.server_ids.insert(key.clone(), tx);
         self.servers.insert(tx, (key, ServerTransaction::new(request.clone(), flow), None));
