@@ -10,6 +10,7 @@ use std::collections::BinaryHeap;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const T1: Duration = Duration::from_millis(500);
@@ -18,6 +19,9 @@ const T2: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(32);
 /// Phones started before answers are looked at again.
 const BURST: u64 = 64;
+
+/// Phones of another load are other clients: Call-IDs of their own, so that their CSeq may begin anew.
+static RUNS: AtomicU32 = AtomicU32::new(1);
 
 /// The number of a phone.
 pub fn number(phone: usize) -> String {
@@ -117,7 +121,7 @@ impl Load {
         Ok(Load {
             server,
             realm,
-            run: std::process::id(),
+            run: RUNS.fetch_add(1, Ordering::Relaxed),
             sockets: open,
             epoll,
             phones: (0..phones).map(phone).collect(),

@@ -28,7 +28,7 @@ pub struct Settings {
 
 pub fn run(binary: &Path, settings: &Settings) -> anyhow::Result<Vec<Row>> {
     ensure!(binary.exists(), "no server at {}: cargo build --release", binary.display());
-    let server = Server::start(binary, "127.0.0.60", "20000-20099", &[]);
+    let server = Server::start(binary, "127.0.0.62", "20000-20099", &[]);
     provision(&server, settings.accounts);
     let kamailio = settings.kamailio.then(|| Kamailio::start("127.0.0.70", REALM, WORKERS, settings.flush)).transpose()?;
     let mut rows = Vec::new();

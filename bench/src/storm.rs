@@ -21,7 +21,7 @@ pub struct Settings {
 pub fn run(binary: &Path, settings: &Settings) -> anyhow::Result<Vec<Row>> {
     let &Settings { accounts, within, sockets, settle } = settings;
     ensure!(binary.exists(), "no server at {}: cargo build --release", binary.display());
-    let server = Server::start(binary, "127.0.0.60", "20000-20099", &[]);
+    let server = Server::start(binary, "127.0.0.62", "20000-20099", &[]);
     provision(&server, accounts);
     let meter = Meter::new(server.pid());
     let (idle, cpu) = (meter.resident()?, meter.cpu()?);
@@ -29,11 +29,8 @@ pub fn run(binary: &Path, settings: &Settings) -> anyhow::Result<Vec<Row>> {
     let rate = accounts as f64 / f64::from(within);
     let outcome = load.run(Plan { count: accounts as u64, rate, grace: Duration::from_secs(40) })?;
     let (cpu, peak) = (meter.cpu()? - cpu, meter.peak()?);
-    let kept = server.api("GET", "/v1/registrations", None);
-    let listed = kept.as_array().or_else(|| kept["registrations"].as_array()).map_or(0, Vec::len);
     let share = outcome.share();
     ensure!(share >= 1.0, "{} of {accounts} phones are registered", outcome.registered);
-    ensure!(listed >= accounts.min(1), "the server lists no registration");
     let mut rows = vec![
         Row::figure(format!("{accounts} phones within {within} s: registered"), "share", share).reach(Reach::AtLeast(1.0)),
         Row::figure("until the last was", "s", outcome.took.as_secs_f64()),
@@ -49,5 +46,9 @@ pub fn run(binary: &Path, settings: &Settings) -> anyhow::Result<Vec<Row>> {
         let each = (meter.resident()? - idle) / accounts as f64;
         rows.push(Row::figure("memory per idle binding", "KiB", each).reach(Reach::AtMost(1.0)));
     }
+    // After the memory was read: a list of them all costs some itself.
+    let listed = server.api("GET", "/v1/registrations", None);
+    let listed = listed.as_array().or_else(|| listed["registrations"].as_array()).map_or(0, Vec::len);
+    ensure!(listed > 0, "the server lists no registration");
     Ok(rows)
 }
