@@ -58,8 +58,8 @@ enum What {
         /// Without Kamailio.
         #[arg(long)]
         alone: bool,
-        /// Seconds between Kamailio's writes of changed bindings.
-        #[arg(long, default_value_t = 1)]
+        /// Seconds between Kamailio's writes of changed bindings (its own default).
+        #[arg(long, default_value_t = 60)]
         flush: u32,
     },
     /// The power comes back: all phones register within ten seconds.
