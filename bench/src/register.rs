@@ -1,7 +1,7 @@
 //! What a registration costs: REGISTER, 401, REGISTER, 200 at a fixed rate, Doorline and Kamailio in turns.
 
 use crate::kamailio::Kamailio;
-use crate::load::{Load, Outcome, Plan, number};
+use crate::load::{Load, Plan, number};
 use crate::meter::Meter;
 use crate::stats::{Reach, Row};
 use anyhow::ensure;
@@ -31,40 +31,52 @@ pub fn run(binary: &Path, settings: &Settings) -> anyhow::Result<Vec<Row>> {
     let server = Server::start(binary, "127.0.0.62", "20000-20099", &[]);
     provision(&server, settings.accounts);
     let kamailio = settings.kamailio.then(|| Kamailio::start("127.0.0.70", REALM, WORKERS, settings.flush)).transpose()?;
+    let mut ours = Side::new("Doorline", server.sip, server.pid(), settings)?;
+    let mut theirs = kamailio.as_ref().map(|k| Side::new("Kamailio", k.sip, k.pid(), settings)).transpose()?;
     let mut rows = Vec::new();
     for &rate in &settings.rates {
-        let ours = measure(&mut rows, "Doorline", server.sip, server.pid(), rate, settings)?;
-        if let Some(kamailio) = &kamailio {
-            let theirs = measure(&mut rows, "Kamailio", kamailio.sip, kamailio.pid(), rate, settings)?;
+        let cost = ours.measure(&mut rows, rate, settings.seconds)?;
+        if let Some(theirs) = &mut theirs {
+            let ratio = cost / theirs.measure(&mut rows, rate, settings.seconds)?;
             let name = format!("{rate}/s: Doorline's CPU / Kamailio's");
-            rows.push(Row::figure(name, "ratio", ours / theirs).reach(Reach::AtMost(0.75)));
+            rows.push(Row::figure(name, "ratio", ratio).reach(Reach::AtMost(0.75)));
         }
     }
     Ok(rows)
 }
 
-/// CPU seconds per 1,000 registrations.
-fn measure(rows: &mut Vec<Row>, who: &str, sip: SocketAddr, pid: u32, rate: u32, settings: &Settings) -> anyhow::Result<f64> {
-    let mut load = Load::new(sip, REALM, settings.accounts, settings.sockets)?;
-    let meter = Meter::new(pid);
-    // The first registrations of all phones fill tables; a measured phone is one that is known.
-    let known = Plan { count: settings.accounts as u64, rate: 4000.0, grace: Duration::from_secs(10) };
-    load.run(known)?;
-    let before = meter.cpu()?;
-    let count = u64::from(rate) * u64::from(settings.seconds);
-    let outcome = load.run(Plan { count, rate: f64::from(rate), grace: Duration::from_secs(5) })?;
-    // What is written a moment later belongs to it.
-    std::thread::sleep(Duration::from_secs(1));
-    let cpu = (meter.cpu()? - before) / (outcome.registered.max(1) as f64 / 1000.0);
-    let Outcome { registered, repeats, .. } = outcome;
-    let share = outcome.share();
-    let reached = registered as f64 / outcome.took.as_secs_f64();
-    rows.push(Row::figure(format!("{rate}/s {who}: CPU per 1,000 registrations"), "s", cpu));
-    rows.push(Row::figure(format!("{rate}/s {who}: registered"), "share", share).reach(Reach::AtLeast(0.999)));
-    rows.push(Row::figure(format!("{rate}/s {who}: registrations per second"), "1/s", reached));
-    rows.push(Row::figure(format!("{rate}/s {who}: repeated requests"), "count", repeats as f64));
-    rows.push(Row::of(format!("{rate}/s {who}: REGISTER → 200"), "ms", outcome.latencies, None)?);
-    Ok(cpu)
+/// A server and the phones that register there.
+struct Side {
+    name: &'static str,
+    load: Load,
+    meter: Meter,
+}
+
+impl Side {
+    /// The first registrations of all phones fill tables; a measured phone is one that is known.
+    fn new(name: &'static str, sip: SocketAddr, pid: u32, settings: &Settings) -> anyhow::Result<Side> {
+        let mut load = Load::new(sip, REALM, settings.accounts, settings.sockets)?;
+        load.run(Plan { count: settings.accounts as u64, rate: 4000.0, grace: Duration::from_secs(10) })?;
+        Ok(Side { name, load, meter: Meter::new(pid) })
+    }
+
+    /// CPU seconds per 1,000 registrations.
+    fn measure(&mut self, rows: &mut Vec<Row>, rate: u32, seconds: u32) -> anyhow::Result<f64> {
+        let before = self.meter.cpu()?;
+        let count = u64::from(rate) * u64::from(seconds);
+        let outcome = self.load.run(Plan { count, rate: f64::from(rate), grace: Duration::from_secs(5) })?;
+        // What is written a moment later belongs to it.
+        std::thread::sleep(Duration::from_secs(1));
+        let cpu = (self.meter.cpu()? - before) / (outcome.registered.max(1) as f64 / 1000.0);
+        let (who, share) = (self.name, outcome.share());
+        let reached = outcome.registered as f64 / outcome.took.as_secs_f64();
+        rows.push(Row::figure(format!("{rate}/s {who}: CPU per 1,000 registrations"), "s", cpu));
+        rows.push(Row::figure(format!("{rate}/s {who}: registered"), "share", share).reach(Reach::AtLeast(0.999)));
+        rows.push(Row::figure(format!("{rate}/s {who}: registrations per second"), "1/s", reached));
+        rows.push(Row::figure(format!("{rate}/s {who}: repeated requests"), "count", outcome.repeats as f64));
+        rows.push(Row::of(format!("{rate}/s {who}: REGISTER → 200"), "ms", outcome.latencies, None)?);
+        Ok(cpu)
+    }
 }
 
 /// Accounts of the load, 100 a call.
