@@ -15,10 +15,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// Bytes of a block, and for how long one is filled.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 1 << 20;
 const FILLED: Duration = Duration::from_secs(2);
 /// Most blocks: 128 MiB. Beyond that the oldest goes early; a repeat of what it held counts as a new request.
-const MOST: usize = 512;
+const MOST: usize = 128;
 
 /// See the module text.
 #[derive(Debug, Default)]
