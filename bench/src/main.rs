@@ -4,8 +4,13 @@
 
 #![allow(clippy::disallowed_methods)] // a bench measures time
 
+mod kamailio;
+mod load;
+mod meter;
+mod register;
 mod ring;
 mod stats;
+mod storm;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -37,6 +42,40 @@ enum What {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Phones register at a fixed rate, a challenge each time: what it costs, beside Kamailio.
+    Register {
+        /// Registrations begun per second.
+        #[arg(long, value_delimiter = ',', default_values_t = [5_000, 20_000])]
+        rates: Vec<u32>,
+        /// How long each.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+        #[arg(long, default_value_t = 10_000)]
+        accounts: usize,
+        /// Sockets, each on a loopback address of its own, that the phones share.
+        #[arg(long, default_value_t = 250)]
+        sockets: usize,
+        /// Without Kamailio.
+        #[arg(long)]
+        alone: bool,
+        /// Seconds between Kamailio's writes of changed bindings (its own default).
+        #[arg(long, default_value_t = 60)]
+        flush: u32,
+    },
+    /// The power comes back: all phones register within ten seconds.
+    Storm {
+        #[arg(long, default_value_t = 10_000)]
+        accounts: usize,
+        /// Seconds in which all begin.
+        #[arg(long, default_value_t = 10)]
+        within: u32,
+        /// Sockets, each on a loopback address of its own, that the phones share.
+        #[arg(long, default_value_t = 1000)]
+        sockets: usize,
+        /// Seconds after which the memory of idle bindings is read; 0: not at all.
+        #[arg(long, default_value_t = 40)]
+        settle: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -45,12 +84,19 @@ fn main() -> anyhow::Result<()> {
         Some(path) => path,
         None => std::env::current_exe()?.with_file_name("doorline"),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let rows = runtime.block_on(async {
-        match args.what {
-            What::Ring { rings, phones, rounds } => ring::run(&server, rings, phones, rounds).await,
+    let rows = match args.what {
+        What::Ring { rings, phones, rounds } => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            runtime.block_on(ring::run(&server, rings, phones, rounds))?
         }
-    })?;
+        What::Register { rates, seconds, accounts, sockets, alone, flush } => {
+            let settings = register::Settings { rates, seconds, accounts, sockets, kamailio: !alone, flush };
+            register::run(&server, &settings)?
+        }
+        What::Storm { accounts, within, sockets, settle } => {
+            storm::run(&server, &storm::Settings { accounts, within, sockets, settle })?
+        }
+    };
     stats::print(&rows, args.json);
     Ok(())
 }

@@ -182,7 +182,7 @@ impl Shell {
             let read = wires.read(socket, batch, |flow, bytes| match switchboard.admit(now, &flow) {
                 Some(Sender::Known) => {
                     handled += 1;
-                    recorder.datagram(now, true, flow, bytes.clone());
+                    recorder.datagram(now, true, flow, &bytes);
                     switchboard.serve(now, flow, bytes, effects);
                 }
                 Some(Sender::Stranger) => strangers.put((flow, bytes)),
@@ -237,7 +237,7 @@ impl Shell {
     }
 
     fn serve(&mut self, now: Instant, switchboard: &mut Switchboard, (flow, bytes): Datagram) {
-        self.recorder.datagram(now, true, flow, bytes.clone());
+        self.recorder.datagram(now, true, flow, &bytes);
         switchboard.serve(now, flow, bytes, &mut self.effects);
     }
 
@@ -253,7 +253,7 @@ impl Shell {
                         if !self.wires.send(&transmit) {
                             switchboard.flow_closed(now, transmit.flow, &mut self.effects);
                         }
-                        self.recorder.datagram(now, false, transmit.flow, transmit.bytes);
+                        self.recorder.datagram(now, false, transmit.flow, &transmit.bytes);
                     }
                     Effect::Media { worker, command } => {
                         let session = session_of(&command);

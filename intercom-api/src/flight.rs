@@ -76,12 +76,16 @@ pub struct FlightRecorder {
 }
 
 impl FlightRecorder {
-    /// One datagram came in or goes out. Costs a reference, not a copy.
-    pub fn datagram(&mut self, at: Instant, inward: bool, flow: Flow, bytes: Bytes) {
+    /// One datagram came in or goes out. Costs a reference, not a copy. Registrations belong to no call; a storm of them would
+    /// push out what is awaited here.
+    pub fn datagram(&mut self, at: Instant, inward: bool, flow: Flow, bytes: &Bytes) {
+        if memchr::memmem::find(bytes, b" REGISTER\r\n").is_some() {
+            return;
+        }
         if self.datagrams.len() == REMEMBERED {
             self.datagrams.pop_front();
         }
-        let bytes = if bytes.len() > LONGEST { Bytes::copy_from_slice(&bytes[..LONGEST]) } else { bytes };
+        let bytes = if bytes.len() > LONGEST { Bytes::copy_from_slice(&bytes[..LONGEST]) } else { bytes.clone() };
         self.datagrams.push_back(Datagram { at, inward, flow, bytes });
     }
 

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use hmac::digest::{Digest as _, KeyInit as _};
+use hmac::digest::{Digest, KeyInit as _};
 use hmac::{Hmac, Mac as _};
 use md5::Md5;
 use sha2::Sha256;
@@ -529,17 +529,32 @@ impl Algorithm {
 
     /// Lower-case hex of the hash over the parts joined by colons.
     fn hash(self, parts: &[&str]) -> String {
-        let data = parts.join(":");
         match self {
-            Algorithm::Md5 => hex(&Md5::digest(data)),
-            Algorithm::Sha256 => hex(&Sha256::digest(data)),
+            Algorithm::Md5 => hex(&hash_of::<Md5>(parts)),
+            Algorithm::Sha256 => hex(&hash_of::<Sha256>(parts)),
         }
     }
 }
 
+fn hash_of<D: Digest>(parts: &[&str]) -> hmac::digest::Output<D> {
+    let mut hash = D::new();
+    for (n, part) in parts.iter().enumerate() {
+        if n > 0 {
+            hash.update(b":");
+        }
+        hash.update(part);
+    }
+    hash.finalize()
+}
+
 fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
-    digits.filter_map(|d| char::from_digit(u32::from(d), 16)).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 /// A quoted-string (RFC 3261 §25.1); control characters, which could end the header, are left out.
@@ -565,7 +580,7 @@ impl<'a> Params<'a> {
         if value.len() > MAX_VALUE || !scheme.eq_ignore_ascii_case("Digest") {
             return None;
         }
-        let mut params = Params(Vec::new());
+        let mut params = Params(Vec::with_capacity(12));
         loop {
             rest = rest.trim_start_matches([' ', '\t', '\r', '\n', ',']);
             if rest.is_empty() {
@@ -595,6 +610,9 @@ impl<'a> Params<'a> {
     fn text(&self, name: &str) -> Option<String> {
         let mut escaped = false;
         let mut text = self.raw(name)?.to_owned();
+        if !text.contains('\\') {
+            return Some(text);
+        }
         text.retain(|c| {
             escaped = c == '\\' && !escaped;
             !escaped

@@ -99,6 +99,8 @@ pub struct Switchboard {
     counters: BTreeMap<&'static str, u64>,
     /// Scratch of one turn, kept for its capacity.
     sip: Out,
+    /// The same: events while they are handled.
+    heard: Vec<Event>,
 }
 
 impl Switchboard {
@@ -136,6 +138,7 @@ impl Switchboard {
             draining: false,
             counters: BTreeMap::new(),
             sip: Out::default(),
+            heard: Vec::new(),
         }
     }
 
@@ -382,17 +385,19 @@ impl Switchboard {
 
     /// Handles what the endpoint heard until it has nothing more to say. Datagrams leave in the order they were made.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let mut events = std::mem::take(&mut self.heard);
         loop {
-            let events = std::mem::take(&mut self.sip.events);
+            std::mem::swap(&mut events, &mut self.sip.events);
             self.flush(out);
             if events.is_empty() {
-                return;
+                break;
             }
-            for event in events {
+            for event in events.drain(..) {
                 self.event(now, event, out);
                 self.flush(out);
             }
         }
+        self.heard = events;
     }
 
     fn flush(&mut self, out: &mut Vec<Effect>) {

@@ -22,7 +22,7 @@ use crate::flow::Flow;
 use crate::message::{Fault, Message, Method, Name, respond};
 use crate::timers::Timers;
 use crate::token::Tokens;
-use crate::transaction::{ClientTransaction, Fate, ServerKey, ServerTransaction, Transmit};
+use crate::transaction::{Answered, ClientTransaction, Fate, ServerKey, ServerTransaction, Transmit};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -155,6 +155,7 @@ pub struct Endpoint {
     /// Requests outside dialogs by what a merged copy shares with them (§8.2.2.2).
     merge_ids: HashMap<String, TxId>,
     servers: HashMap<TxId, (ServerKey, ServerTransaction, Option<LegId>)>,
+    answered: Answered,
     client_ids: HashMap<ClientKey, TxId>,
     clients: HashMap<TxId, Client>,
     legs: HashMap<LegId, Leg>,
@@ -176,6 +177,7 @@ impl Endpoint {
             server_ids: HashMap::new(),
             merge_ids: HashMap::new(),
             servers: HashMap::new(),
+            answered: Answered::default(),
             client_ids: HashMap::new(),
             clients: HashMap::new(),
             legs: HashMap::new(),
@@ -199,15 +201,16 @@ impl Endpoint {
 
     /// Live transactions (server, client) and legs: what a test checks to be zero at the end.
     pub fn sizes(&self) -> (usize, usize, usize) {
-        (self.servers.len(), self.clients.len(), self.legs.len())
+        (self.servers.len() + self.answered.len(), self.clients.len(), self.legs.len())
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        [self.timers.next(), self.answered.next_deadline()].into_iter().flatten().min()
     }
 
     /// Runs every timer that is due.
     pub fn timeout(&mut self, now: Instant, out: &mut Out) {
+        self.answered.timeout(now);
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Server(id) => self.server_timeout(now, id, out),
@@ -308,9 +311,7 @@ impl Endpoint {
     /// Answers once and forgets the transaction: a challenge or another answer to a stranger costs no memory and is never
     /// repeated (D-15). A repeat of the request is a new request that gets the same To-tag (§8.2.7).
     pub fn respond_stateless(&mut self, tx: TxId, code: u16, headers: &Headers, out: &mut Out) {
-        let Some((_, server, _)) = self.servers.get(&tx) else { return };
-        let (request, flow) = (server.request.clone(), server.flow);
-        self.drop_server(tx);
+        let Some((_, ServerTransaction { request, flow, .. }, _)) = self.drop_server(tx) else { return };
         self.answer_once(&request, flow, code, headers, out);
     }
 
@@ -335,9 +336,17 @@ impl Endpoint {
     }
 
     fn send_response(&mut self, now: Instant, tx: TxId, code: u16, bytes: Bytes, out: &mut Out) {
-        if let Some((_, server, _)) = self.servers.get_mut(&tx) {
+        let Some((_, server, _)) = self.servers.get_mut(&tx) else { return };
+        if code < 200 || server.is_invite() {
             server.respond(now, code, bytes, &mut out.transmits);
-            self.timers.set(Timer::Server(tx), server.deadline());
+            return self.timers.set(Timer::Server(tx), server.deadline());
+        }
+        if let Some((key, server, _)) = self.drop_server(tx) {
+            // Timer J: over a connection nothing is repeated.
+            if !server.flow.transport.is_reliable() {
+                self.answered.keep(now, server.flow, &key, &bytes);
+            }
+            out.transmits.push(Transmit { flow: server.flow, bytes });
         }
     }
 
@@ -345,7 +354,7 @@ impl Endpoint {
         let Some((_, server, _)) = self.servers.get_mut(&tx) else { return };
         match server.timeout(now, &mut out.transmits) {
             Fate::Live => self.timers.set(Timer::Server(tx), server.deadline()),
-            Fate::Done => self.drop_server(tx),
+            Fate::Done => drop(self.drop_server(tx)),
             Fate::TimedOut => {
                 self.count("final_response_not_acknowledged");
                 self.drop_server(tx);
@@ -388,14 +397,14 @@ impl Endpoint {
         self.drop_client(tx);
     }
 
-    fn drop_server(&mut self, tx: TxId) {
-        if let Some((key, server, _)) = self.servers.remove(&tx) {
-            self.server_ids.remove(&key);
-            if let Some(key) = merge_key(&server.request).filter(|key| self.merge_ids.get(key) == Some(&tx)) {
-                self.merge_ids.remove(&key);
-            }
-            self.timers.set(Timer::Server(tx), None);
+    fn drop_server(&mut self, tx: TxId) -> Option<(ServerKey, ServerTransaction, Option<LegId>)> {
+        let server = self.servers.remove(&tx)?;
+        self.server_ids.remove(&server.0);
+        if let Some(key) = merge_key(&server.1.request).filter(|key| self.merge_ids.get(key) == Some(&tx)) {
+            self.merge_ids.remove(&key);
         }
+        self.timers.set(Timer::Server(tx), None);
+        Some(server)
     }
 
     fn drop_client(&mut self, tx: TxId) {

@@ -58,6 +58,9 @@ impl Endpoint {
         if ack {
             return self.receive_ack(now, &request, out);
         }
+        if self.answered.repeat(flow, &key, &mut out.transmits) {
+            return;
+        }
         if let Some(full) = self.full_for(&request) {
             self.count(full);
             let headers = vec![("Retry-After", capacity::RETRY_AFTER_S.to_string())];

@@ -4,18 +4,18 @@ use super::Method;
 
 /// Splits a comma list, not inside quotes or angle brackets; parts are trimmed, empty parts left out.
 pub fn split_list(value: &str) -> impl Iterator<Item = &str> {
-    split_outside(value, ',').map(str::trim).filter(|part| !part.is_empty())
+    split_outside(value, b',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Splits at a character outside of `"…"` (with `\` escapes) and `<…>`.
-pub(super) fn split_outside(value: &str, at: char) -> impl Iterator<Item = &str> {
+/// Splits at an ASCII character outside of `"…"` (with `\` escapes) and `<…>`.
+pub(super) fn split_outside(value: &str, at: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(value);
     std::iter::from_fn(move || {
         let text = rest?;
         let mut scan = Scan::default();
-        for (index, c) in text.char_indices() {
-            if scan.is_outside(c) && c == at {
-                rest = Some(&text[index + c.len_utf8()..]);
+        for (index, byte) in text.bytes().enumerate() {
+            if scan.is_outside(byte) && byte == at {
+                rest = Some(&text[index + 1..]);
                 return Some(&text[..index]);
             }
         }
@@ -33,17 +33,17 @@ struct Scan {
 }
 
 impl Scan {
-    /// Takes the next character: does it stand outside?
-    fn is_outside(&mut self, c: char) -> bool {
+    /// Takes the next byte: does it stand outside? All that matters is ASCII, so bytes do.
+    fn is_outside(&mut self, byte: u8) -> bool {
         if self.escaped {
             self.escaped = false;
             return false;
         }
-        match c {
-            '\\' if self.quoted => self.escaped = true,
-            '"' if !self.angle => self.quoted = !self.quoted,
-            '<' if !self.quoted => self.angle = true,
-            '>' if !self.quoted => self.angle = false,
+        match byte {
+            b'\\' if self.quoted => self.escaped = true,
+            b'"' if !self.angle => self.quoted = !self.quoted,
+            b'<' if !self.quoted => self.angle = true,
+            b'>' if !self.quoted => self.angle = false,
             _ => {}
         }
         !self.quoted && !self.angle
@@ -53,7 +53,7 @@ impl Scan {
 /// Does every quote and bracket end? Whatever we write behind one that does not would be part of it.
 fn is_balanced(text: &str) -> bool {
     let mut scan = Scan::default();
-    text.chars().fold(true, |_, c| scan.is_outside(c))
+    text.bytes().fold(true, |_, byte| scan.is_outside(byte))
 }
 
 /// One `;name[=value]`.
@@ -80,7 +80,7 @@ pub fn params(text: &str) -> impl Iterator<Item = Param<'_>> {
 
 /// The parameters as they are written.
 pub(super) fn raw_params(text: &str) -> impl Iterator<Item = &str> {
-    split_outside(text, ';').map(str::trim).filter(|part| !part.is_empty())
+    split_outside(text, b';').map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// RFC 3261 §25.1 `token`.
@@ -128,8 +128,8 @@ impl<'a> Via<'a> {
 
     /// Does a line hold hops and nothing else: no empty hop, no `;;`, no `;` at the end (RFC 4475 §3.1.2.1)?
     pub(super) fn is_list(line: &str) -> bool {
-        split_outside(line, ',').all(|hop| {
-            let tidy = |via: Via<'_>| split_outside(via.params, ';').skip(1).all(|part| !part.trim().is_empty());
+        split_outside(line, b',').all(|hop| {
+            let tidy = |via: Via<'_>| split_outside(via.params, b';').skip(1).all(|part| !part.trim().is_empty());
             is_balanced(hop) && Via::parse(hop).is_some_and(tidy)
         })
     }

@@ -139,6 +139,9 @@ impl Name {
             ("accept", Name::Accept),
             ("timestamp", Name::Timestamp),
         ];
-        NAMES.iter().find(|(known, _)| text.eq_ignore_ascii_case(known)).map_or(Name::Other, |(_, name)| *name)
+        // Length and first letter rule out nearly all of them without a comparison of strings.
+        let (length, first) = (text.len(), text.as_bytes().first().map_or(0, u8::to_ascii_lowercase));
+        let alike = |known: &str| known.len() == length && known.as_bytes()[0] == first && text.eq_ignore_ascii_case(known);
+        NAMES.iter().find(|(known, _)| alike(known)).map_or(Name::Other, |(_, name)| *name)
     }
 }

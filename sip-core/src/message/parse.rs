@@ -137,7 +137,7 @@ impl Message {
             return Err(Fault::CSeq);
         }
         for once in [Name::From, Name::To, Name::CallId, Name::CSeq, Name::MaxForwards, Name::ContentLength, Name::ContentType] {
-            if self.headers(once).count() > 1 {
+            if self.headers.iter().filter(|header| header.name == once).count() > 1 {
                 return Err(Fault::Duplicate);
             }
         }
@@ -156,15 +156,15 @@ impl Message {
 }
 
 fn find_head_end(bytes: &[u8]) -> Result<usize, Fault> {
-    bytes.windows(4).position(|w| w == b"\r\n\r\n").ok_or(Fault::Truncated)
+    memchr::memmem::find(bytes, b"\r\n\r\n").ok_or(Fault::Truncated)
 }
 
 /// Refuses ambiguous line ends; unfolds and replaces non-UTF-8, copying only when there is something to change.
 fn normalise(bytes: Bytes, head_end: usize) -> Result<Bytes, Fault> {
     let head = &bytes[..head_end];
     let mut changes = false;
-    for (at, byte) in head.iter().enumerate() {
-        match byte {
+    for at in memchr::memchr3_iter(b'\r', b'\n', 0, head) {
+        match head[at] {
             0 if at == 0 || head[at - 1] != b'\\' => return Err(Fault::LineBreak),
             0 => changes = true,
             b'\r' if head.get(at + 1) != Some(&b'\n') => return Err(Fault::LineBreak),
@@ -211,7 +211,7 @@ impl Iterator for Lines<'_> {
             return None;
         }
         let begin = self.at;
-        let end = self.bytes[begin..].iter().position(|b| *b == b'\r').map_or(self.bytes.len(), |n| begin + n);
+        let end = memchr::memchr(b'\r', &self.bytes[begin..]).map_or(self.bytes.len(), |n| begin + n);
         self.at = end + 2;
         Some(begin..end)
     }
@@ -240,7 +240,7 @@ fn parse_start(bytes: &[u8], line: Range<usize>) -> Result<Start, Fault> {
 
 fn parse_header(bytes: &[u8], line: Range<usize>) -> Result<Header, Fault> {
     let raw = &bytes[line.clone()];
-    let colon = raw.iter().position(|b| *b == b':').ok_or(Fault::HeaderLine)?;
+    let colon = memchr::memchr(b':', raw).ok_or(Fault::HeaderLine)?;
     // A blank before the colon is allowed (RFC 3261 §25.1 HCOLON).
     let name_end = colon - raw[..colon].iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
     let name = std::str::from_utf8(&raw[..name_end]).ok().filter(|name| is_token(name)).ok_or(Fault::HeaderLine)?;

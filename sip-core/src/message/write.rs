@@ -30,9 +30,11 @@ impl Writer {
 
     /// One header line. Line breaks inside a value would smuggle a header: they become blanks.
     pub fn header(mut self, name: &str, value: impl Display) -> Writer {
+        self.text.push_str(name);
+        self.text.push_str(": ");
         let begin = self.text.len();
-        let _ = write!(self.text, "{name}: {value}");
-        if self.text[begin..].contains(['\r', '\n', '\0']) {
+        let _ = write!(self.text, "{value}");
+        if memchr::memchr3(b'\r', b'\n', 0, &self.text.as_bytes()[begin..]).is_some() {
             let clean = self.text[begin..].replace(['\r', '\n', '\0'], " ");
             self.text.truncate(begin);
             self.text.push_str(&clean);
@@ -78,7 +80,7 @@ pub fn respond(request: &Message, source: SocketAddr, code: u16, to_tag: Option<
     let mut vias = request.headers(Name::Via);
     if let Some(line) = vias.next() {
         let line = line.trim_start_matches([',', ' ', '\t']);
-        let top = split_outside(line, ',').next().unwrap_or(line);
+        let top = split_outside(line, b',').next().unwrap_or(line);
         writer = writer.header("Via", via_with_source(top.trim(), source));
         let rest = line[top.len()..].trim_start_matches([',', ' ', '\t']);
         if Via::is_list(rest) {

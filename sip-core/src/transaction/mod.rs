@@ -1,9 +1,11 @@
 //! Transactions (RFC 3261 §17, RFC 6026): the part of SIP that repeats and absorbs. Each machine takes `now` and what
 //! happened, pushes datagrams, and says when it wants to be called again. Neither knows dialogs.
 
+mod answered;
 mod client;
 mod server;
 
+pub use answered::Answered;
 pub use client::{ClientTransaction, Received};
 pub use server::{ServerKey, ServerTransaction};
 
