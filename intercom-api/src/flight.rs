@@ -79,7 +79,7 @@ impl FlightRecorder {
     /// One datagram came in or goes out. Costs a reference, not a copy. Registrations belong to no call; a storm of them would
     /// push out what is awaited here.
     pub fn datagram(&mut self, at: Instant, inward: bool, flow: Flow, bytes: &Bytes) {
-        if memchr::memmem::find(bytes, b" REGISTER\r\n").is_some() {
+        if is_about_registering(bytes) {
             return;
         }
         if self.datagrams.len() == REMEMBERED {
@@ -124,6 +124,12 @@ impl FlightRecorder {
         }
         Some(text)
     }
+}
+
+/// By its CSeq: an Allow may end with the word as well.
+fn is_about_registering(bytes: &[u8]) -> bool {
+    let mut found = memchr::memmem::find_iter(bytes, b" REGISTER\r\n");
+    found.any(|at| at > 0 && bytes[at - 1].is_ascii_digit())
 }
 
 /// What was not as it should be, in words.
