@@ -35,6 +35,12 @@ const BUDGET: usize = 64;
 const STRANGERS_BUDGET: usize = 16;
 /// Datagrams sorted into known and strange in one turn.
 const SORTED: usize = 1024;
+/// Under load the sockets are looked at once a tick and what came meanwhile is served in one go: most of what a datagram costs
+/// in the kernel is waking for it, here and at its sender. Without load each is served when it comes.
+const TICK: Duration = Duration::from_millis(1);
+/// It is load when a window brings so many datagrams.
+const WINDOW: Duration = Duration::from_millis(10);
+const LOAD: usize = 16;
 /// How long after its end a call's datagrams are awaited for its flight record, and how many ended calls may wait.
 const AFTERMATH: Duration = Duration::from_secs(2);
 const LANDING: usize = 256;
@@ -74,7 +80,7 @@ impl Driver {
     async fn turns(self) -> io::Result<()> {
         let Driver { mut switchboard, udp, mut connections, counts, mut orders, mut media_events, .. } = self;
         let Driver { send_media, live, keeper, records, flights, mut drain, .. } = self;
-        let (mut batch, mut next) = (Batch::default(), 0);
+        let (mut batch, mut next, mut pace) = (Batch::default(), 0, Pace::new(Instant::now()));
         let udp = udp.into_iter().map(Bound::open).collect::<io::Result<_>>()?;
         let mut shell = Shell {
             wires: Wires::new(udp, counts),
@@ -92,12 +98,13 @@ impl Driver {
         };
         let mut draining: Option<Instant> = None;
         loop {
-            let deadline = [switchboard.next_deadline(), draining, shell.next_deadline()].into_iter().flatten().min();
+            let deadlines = [switchboard.next_deadline(), draining, shell.next_deadline(), pace.rest];
             let now;
             tokio::select! {
                 biased;
-                () = sleep_until(deadline) => {
+                () = sleep_until(deadlines.into_iter().flatten().min()) => {
                     now = Instant::now();
+                    pace.rested(now);
                     switchboard.timeout(now, &mut shell.effects);
                 }
                 Some(event) = media_events.recv() => {
@@ -117,10 +124,10 @@ impl Driver {
                     shell.hear(now, &mut switchboard, news, &mut connections);
                     shell.serve_strangers(now, &mut switchboard);
                 }
-                socket = shell.wires.readable(next) => {
+                socket = shell.wires.readable(next), if pace.rest.is_none() => {
                     now = Instant::now();
                     next = socket + 1;
-                    shell.read(now, &mut switchboard, socket, &mut batch);
+                    pace.read(now, shell.read(now, &mut switchboard, socket, &mut batch));
                     shell.serve_strangers(now, &mut switchboard);
                 }
                 () = std::future::ready(()), if !shell.strangers.is_empty() => {
@@ -145,6 +152,34 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+/// When the sockets are looked at.
+struct Pace {
+    window: Instant,
+    count: usize,
+    load: bool,
+    /// Until then they are left alone.
+    rest: Option<Instant>,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Pace {
+        Pace { window: now, count: 0, load: false, rest: None }
+    }
+
+    fn read(&mut self, now: Instant, count: usize) {
+        if now >= self.window + WINDOW {
+            (self.load, self.count, self.window) = (self.count >= LOAD && now < self.window + WINDOW * 2, 0, now);
+        }
+        self.count += count;
+        // Only once there is nothing left to read.
+        self.rest = (self.load && count < BATCH).then_some(now + TICK);
+    }
+
+    fn rested(&mut self, now: Instant) {
+        self.rest.take_if(|until| *until <= now);
     }
 }
 
@@ -175,7 +210,8 @@ struct Shell {
 
 impl Shell {
     /// Handles the datagrams of those we know, up to the budget; the others wait in their own queue.
-    fn read(&mut self, now: Instant, switchboard: &mut Switchboard, socket: usize, batch: &mut Batch) {
+    /// Says how many there were.
+    fn read(&mut self, now: Instant, switchboard: &mut Switchboard, socket: usize, batch: &mut Batch) -> usize {
         let (mut sorted, mut handled) = (0, 0);
         let Shell { wires, strangers, recorder, effects, .. } = self;
         while sorted < SORTED && handled < BUDGET {
@@ -188,11 +224,12 @@ impl Shell {
                 Some(Sender::Stranger) => strangers.put((flow, bytes)),
                 None => {}
             });
-            if read < BATCH {
-                return;
-            }
             sorted += read;
+            if read < BATCH {
+                break;
+            }
         }
+        sorted
     }
 
     /// Handles what connections have brought, up to the budget.
