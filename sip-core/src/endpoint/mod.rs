@@ -445,10 +445,11 @@ impl Endpoint {
     }
 }
 
-/// What copies of one request share that came by different ways (§8.2.2.2); `None` inside a dialog. The URIs are in it because
-/// cheap devices of one make may draw the same "random" ids after a power cut.
+/// What copies of one request share that came by different ways (§8.2.2.2); `None` inside a dialog, and for what may come twice
+/// without harm: a REGISTER's copy is refused by its CSeq (§10.3). The URIs are in it because cheap devices of one make may draw
+/// the same "random" ids after a power cut.
 fn merge_key(request: &Message) -> Option<String> {
-    if request.to()?.tag().is_some() {
+    if !matches!(request.method()?, Method::Invite | Method::Message) || request.to()?.tag().is_some() {
         return None;
     }
     let (from, cseq) = (request.from()?, request.cseq()?);
