@@ -1,0 +1,122 @@
+//! How a call ends, and how its legs do: BYE, CANCEL, the visitor who leaves, everybody who declines (D-08).
+
+use super::member::MemberState;
+use super::{Call, LINGER, Standing, State};
+use crate::turn::{CallTimer, Turn};
+use media::command::Command;
+use sip_core::endpoint::{Headers, LegId, TxId};
+
+impl Call {
+    /// A BYE, of the door, the winner, or a phone that was never meant to have a call.
+    pub fn bye(&mut self, turn: &mut Turn<'_>, leg: LegId, tx: TxId) {
+        turn.endpoint.accept_bye(turn.now, leg, tx, turn.sip);
+        if leg == self.door_leg {
+            self.step(turn, "door", "server", "BYE");
+            return self.end(turn, "caller hung up", None);
+        }
+        let Some(member) = self.members.get(&leg) else { return };
+        let account = member.account.clone();
+        self.step(turn, account.as_str(), "server", "BYE");
+        self.member_gone(turn, leg, "hung up");
+        if self.state == (State::Answered { winner: leg }) {
+            self.end(turn, "callee hung up", None);
+        }
+    }
+
+    /// The door gave up before anyone answered; its INVITE already has its 487.
+    pub fn cancelled(&mut self, turn: &mut Turn<'_>) {
+        self.step(turn, "door", "server", "CANCEL");
+        self.end(turn, "caller gave up", None);
+    }
+
+    /// The door's connection broke before anyone answered: nobody can be put through any more, and the door knows it too.
+    pub fn lost(&mut self, turn: &mut Turn<'_>) {
+        self.step(turn, "door", "server", "connection lost");
+        self.end(turn, "caller lost", None);
+    }
+
+    /// D-08: ends the ring when nobody is left who could answer.
+    pub(super) fn end_if_all_declined(&mut self, turn: &mut Turn<'_>) {
+        if self.state != State::Ringing {
+            return;
+        }
+        let absent_counts = turn.now >= self.absent_at;
+        let waiting = self.standings.values().any(|standing| match standing {
+            Standing::Ringing => true,
+            Standing::Absent => !absent_counts,
+            Standing::Declined(_) => false,
+        });
+        if waiting {
+            return;
+        }
+        let declined: Vec<u16> =
+            self.standings.values().filter_map(|s| if let Standing::Declined(code) = s { Some(*code) } else { None }).collect();
+        let (reason, code) = match declined.as_slice() {
+            [] => ("nobody reachable", 480),
+            codes if codes.iter().all(|code| matches!(code, 486 | 600)) => ("all busy", 600),
+            _ => ("all declined", 603),
+        };
+        self.end(turn, reason, Some(code));
+    }
+
+    /// Ends the call, whatever state it is in, once. `code` answers the door's INVITE if it is still open.
+    pub fn end(&mut self, turn: &mut Turn<'_>, reason: &str, code: Option<u16>) {
+        if self.state == State::Ended {
+            return;
+        }
+        self.door_gone(turn);
+        let was_ringing = self.state == State::Ringing;
+        self.state = State::Ended;
+        self.end_reason = Some(reason.to_owned());
+        self.ended_ms = Some(turn.unix_ms);
+        self.drop_members(turn, None, None, reason);
+        if turn.endpoint.leg_flow(self.door_leg).is_some() {
+            if was_ringing {
+                let code = code.unwrap_or(480);
+                turn.endpoint.answer(turn.now, self.door_leg, code, &Headers::new(), None, turn.sip);
+                self.step(turn, "server", "door", &format!("{code} {}", sip_core::message::reason_phrase(code)));
+            } else {
+                turn.endpoint.end(turn.now, self.door_leg, Headers::new(), turn.sip);
+                self.step(turn, "server", "door", "BYE");
+            }
+        }
+        turn.sessions.remove(&self.door_leg);
+        self.door_ports.release(turn);
+        let session = self.ring.session;
+        turn.media(self.worker, Command::Close { session });
+        for timer in
+            [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk, CallTimer::Retry, CallTimer::Unlock]
+        {
+            turn.set_timer(session, timer, None);
+        }
+        turn.set_timer(session, CallTimer::Linger, Some(LINGER));
+        self.publish(turn);
+    }
+
+    /// Ends every live member leg but one: CANCEL while it rings, BYE once it talks.
+    pub(super) fn drop_members(&mut self, turn: &mut Turn<'_>, keep: Option<LegId>, sip_reason: Option<&str>, why: &str) {
+        let live: Vec<LegId> =
+            self.members.iter().filter(|(leg, m)| Some(**leg) != keep && m.is_live()).map(|(leg, _)| *leg).collect();
+        for leg in live {
+            let headers: Headers = sip_reason.map(|reason| ("Reason", reason.to_owned())).into_iter().collect();
+            let Some(member) = self.members.get(&leg) else { continue };
+            let (account, pending) = (member.account.clone(), member.is_pending());
+            turn.endpoint.end(turn.now, leg, headers, turn.sip);
+            turn.ending.insert(account.clone(), (leg, turn.now));
+            self.step(turn, "server", account.as_str(), if pending { "CANCEL" } else { "BYE" });
+            self.member_gone(turn, leg, why);
+        }
+    }
+
+    /// A member leg is over on the SIP side: media and ports follow, its counters stay.
+    pub(super) fn member_gone(&mut self, turn: &mut Turn<'_>, leg: LegId, why: &str) {
+        turn.sessions.remove(&leg);
+        let Some(member) = self.members.get_mut(&leg).filter(|m| m.is_live()) else { return };
+        member.state = MemberState::Ended(why.to_owned());
+        member.ports.release(turn);
+        if self.state != State::Ended && member.in_media {
+            turn.media(self.worker, Command::Remove { session: self.ring.session, leg: crate::turn::media_leg(leg) });
+        }
+        member.in_media = false;
+    }
+}
