@@ -130,6 +130,8 @@ pub struct Call {
     door_sdp: (u64, u64),
     /// Next of [`PROGRESS_REPEATS`]; `None` once the door was heard.
     progress: Option<usize>,
+    /// The door knows that somewhere it rings.
+    told_ringing: bool,
     /// A door that acknowledges its 183 has our description with the first one.
     described: bool,
     standings: BTreeMap<Number, Standing>,
@@ -196,6 +198,7 @@ impl Call {
             door_ports: ports,
             // What a reliable transport carries needs no repeating.
             progress: (!flow.transport.is_reliable()).then_some(0),
+            told_ringing: false,
             described: false,
             standings: ring.accounts.iter().map(|account| (account.clone(), Standing::Absent)).collect(),
             members: BTreeMap::new(),
@@ -278,7 +281,10 @@ impl Call {
         let acknowledged = turn.endpoint.is_reliable(self.door_leg);
         let (code, described) = match (acknowledged, self.offerless) {
             (true, _) => (183, !std::mem::replace(&mut self.described, true)),
-            (false, true) => (180, false),
+            (false, true) => {
+                self.told_ringing = true;
+                (180, false)
+            }
             (false, false) => (183, true),
         };
         if acknowledged || !described {
@@ -369,6 +375,12 @@ impl Call {
         }
         let sdp = if response.body().is_empty() { "" } else { " + SDP" };
         self.step(turn, account.as_str(), "server", &format!("{code} {}{sdp}", sip_core::message::reason_phrase(code)));
+        if !std::mem::replace(&mut self.told_ringing, true) {
+            // D-03. It repeats the description of the 183: baresip takes a 180 without one for the end of early media.
+            let text = (!turn.endpoint.is_reliable(self.door_leg)).then(|| self.answer.to_string());
+            turn.endpoint.answer(turn.now, self.door_leg, 180, &Headers::new(), text.as_deref().map(sdp_body), turn.sip);
+            self.step(turn, "server", "door", "180 Ringing");
+        }
         self.publish(turn);
     }
 

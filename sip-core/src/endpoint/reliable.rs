@@ -54,10 +54,12 @@ impl Endpoint {
     /// How this response to an INVITE of a leg leaves. A held 2xx is kept here; a provisional one that comes too early is
     /// dropped, because the one before it is being repeated anyway (§3: one at a time).
     pub(super) fn reliability(&mut self, tx: TxId, code: u16, headers: &Headers, body: Body<'_>) -> Reliability {
-        let Some((_, _, Some(leg))) = self.servers.get(&tx).filter(|(_, server, _)| server.is_invite()) else {
+        let Some((_, server, Some(leg))) = self.servers.get(&tx).filter(|(_, server, _)| server.is_invite()) else {
             return Reliability::Plain;
         };
-        let (leg, knows) = (*leg, self.is_reliable(*leg));
+        // A plain 180 says nothing that must not be lost, and need not wait for the PRACK of what does (§3: MAY).
+        let plain = code == 180 && body.is_none() && !server.request.has_option(Name::Require, "100rel");
+        let (leg, knows) = (*leg, self.is_reliable(*leg) && !plain);
         let first = (self.tokens.random_u32() >> 1).max(1);
         let Some(leg) = self.legs.get_mut(&leg).filter(|leg| !leg.established && leg.invite == Some(tx)) else {
             return Reliability::Plain;
@@ -69,7 +71,7 @@ impl Endpoint {
                 leg.rseq = Some(rseq);
                 Reliability::Reliable(rseq)
             }
-            (101..200, Some(_)) => Reliability::Waits,
+            (101..200, Some(_)) if !plain => Reliability::Waits,
             (200..300, Some(waiting)) if waiting.described => {
                 let body = body.map(|(kind, body)| (kind.to_owned(), Bytes::copy_from_slice(body)));
                 leg.held = Some(Held { tx, code, headers: headers.clone(), body });
