@@ -5,6 +5,8 @@
 
 #[path = "../../fuzz/src/digest.rs"]
 mod digest;
+#[path = "../../fuzz/src/framing.rs"]
+mod framing;
 #[path = "../../fuzz/src/message.rs"]
 mod message;
 #[path = "../../fuzz/src/sdp.rs"]
@@ -13,6 +15,8 @@ mod sdp;
 mod switchboard;
 #[path = "../../fuzz/src/uri.rs"]
 mod uri;
+#[path = "../../fuzz/src/websocket.rs"]
+mod websocket;
 
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -169,4 +173,14 @@ fn digest_survives_anything() {
 #[test]
 fn switchboard_survives_anything() {
     check("switchboard", switchboard::run, 10);
+}
+
+#[test]
+fn framing_survives_anything() {
+    check("framing", framing::run, 1);
+}
+
+#[test]
+fn websocket_survives_anything() {
+    check("websocket", websocket::run, 1);
 }
