@@ -140,6 +140,7 @@ impl Driver {
                     draining = Some(now + patience);
                 }
             }
+            shell.part_from_strangers(now, &mut switchboard);
             shell.perform(now, &mut switchboard);
             shell.write_flights(now);
             if let Some(end) = draining {
@@ -254,7 +255,7 @@ impl Shell {
             },
             Incoming::Opened(opened) => {
                 // The same addresses once more, before the end of the old connection was told.
-                if let Some(before) = self.wires.open(opened) {
+                if let Some(before) = self.wires.open(now, opened) {
                     switchboard.flow_closed(now, before, &mut self.effects);
                 }
             }
@@ -316,7 +317,17 @@ impl Shell {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.landing.front().map(|(at, _)| *at)
+        self.landing.front().map(|(at, _)| *at).into_iter().chain(self.wires.next_deadline()).min()
+    }
+
+    /// Connections on which nobody has signed in time are closed.
+    fn part_from_strangers(&mut self, now: Instant, switchboard: &mut Switchboard) {
+        while let Some(flow) = self.wires.due(now) {
+            if !switchboard.knows(now, &flow) {
+                self.wires.close_strange(&flow);
+                switchboard.flow_closed(now, flow, &mut self.effects);
+            }
+        }
     }
 
     /// Writes down what ended badly a moment ago; off this thread, a disk may take its time.

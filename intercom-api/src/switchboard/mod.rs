@@ -161,6 +161,11 @@ impl Switchboard {
         }
     }
 
+    /// Has a right password come from there lately?
+    pub fn knows(&self, now: Instant, flow: &Flow) -> bool {
+        self.guard.knows(now, flow.remote)
+    }
+
     /// The second half, for what was admitted.
     pub fn serve(&mut self, now: Instant, flow: Flow, datagram: Bytes, out: &mut Vec<Effect>) {
         self.pings.heard(now, &flow);

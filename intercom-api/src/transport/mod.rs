@@ -53,6 +53,8 @@ pub enum Counter {
     /// No whole message in time after the beginning, or a message begun and not ended.
     HalfOpen,
     Idle,
+    /// Nobody has signed on it in time.
+    Strange,
     /// WebSocket pings without an answer.
     PingUnanswered,
     /// Messages for a peer that does not read.
@@ -68,7 +70,7 @@ pub enum Counter {
     RequestOver1300,
 }
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "stream_opened",
     "stream_closed_by_peer",
     "stream_closed_by_us",
@@ -79,6 +81,7 @@ const NAMES: [&str; 19] = [
     "ws_without_sip_subprotocol",
     "stream_half_open",
     "stream_idle",
+    "stream_unsigned",
     "ws_ping_unanswered",
     "stream_write_queue_full",
     "stream_write_stuck",

@@ -5,29 +5,36 @@ use super::{Counter, Counts, Opened};
 use crate::flight::call_id;
 use bytes::Bytes;
 use sip_core::flow::{Flow, Transport};
+use sip_core::timers::Timers;
 use sip_core::transaction::Transmit;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TrySendError;
 
 /// RFC 3261 §18.1.1: larger requests belong on a stream, because UDP may have to cut them.
 const LARGE: usize = 1300;
 /// Call-IDs whose large request was told.
 const TOLD: usize = 64;
+/// How long a connection may last on which nobody has shown a right password: a phone registers, and a door calls, at once.
+/// Otherwise strangers could hold all places there are.
+const STRANGE: Duration = Duration::from_secs(60);
 
 /// All ways to devices.
 pub struct Wires {
     udp: Vec<Udp>,
     connections: HashMap<Flow, Opened>,
+    /// When each is asked whether somebody has signed on it.
+    strange: Timers<Flow>,
     counts: Arc<Counts>,
     told: VecDeque<String>,
 }
 
 impl Wires {
     pub fn new(udp: Vec<Udp>, counts: Arc<Counts>) -> Wires {
-        Wires { udp, connections: HashMap::new(), counts, told: VecDeque::new() }
+        Wires { udp, connections: HashMap::new(), strange: Timers::default(), counts, told: VecDeque::new() }
     }
 
     /// The place of a UDP socket that has something to read, looked for from `first` on: a flood at one must not starve the others.
@@ -52,14 +59,36 @@ impl Wires {
     }
 
     /// Takes over a connection; gives the flow back if an older one had the same addresses.
-    pub fn open(&mut self, opened: Opened) -> Option<Flow> {
+    pub fn open(&mut self, now: Instant, opened: Opened) -> Option<Flow> {
+        self.strange.set(opened.flow, Some(now + STRANGE));
         self.connections.insert(opened.flow, opened).map(|before| before.flow)
     }
 
     /// `false`: that connection is not the one we know by this flow.
     pub fn close(&mut self, flow: &Flow, id: u64) -> bool {
         let known = self.connections.get(flow).is_some_and(|connection| connection.id == id);
-        known && self.connections.remove(flow).is_some()
+        known && self.let_go(flow)
+    }
+
+    /// A connection that has had its time to be signed on. Asked once.
+    pub fn due(&mut self, now: Instant) -> Option<Flow> {
+        self.strange.pop(now)
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.strange.next()
+    }
+
+    /// Nobody has signed on it.
+    pub fn close_strange(&mut self, flow: &Flow) {
+        if self.let_go(flow) {
+            self.counts.add(Counter::Strange);
+        }
+    }
+
+    fn let_go(&mut self, flow: &Flow) -> bool {
+        self.strange.set(*flow, None);
+        self.connections.remove(flow).is_some()
     }
 
     /// Sends at once or not at all. `false`: the connection is gone, or its peer does not read and it goes now.
@@ -80,7 +109,7 @@ impl Wires {
             Err(TrySendError::Full(_)) => self.counts.add(Counter::WriteQueueFull),
             Err(TrySendError::Closed(_)) => self.counts.add(Counter::NoConnection),
         }
-        self.connections.remove(&transmit.flow);
+        self.let_go(&transmit.flow);
         false
     }
 
@@ -118,6 +147,11 @@ mod tests {
         (Opened { flow: flow(Transport::Tcp), id, messages }, outbox)
     }
 
+    #[allow(clippy::disallowed_methods)] // a test needs some instant to begin at
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     fn transmit(transport: Transport, bytes: impl Into<Bytes>) -> Transmit {
         Transmit { flow: flow(transport), bytes: bytes.into() }
     }
@@ -141,7 +175,7 @@ mod tests {
         let counts = Arc::new(Counts::default());
         let mut wires = Wires::new(Vec::new(), counts.clone());
         let (connection, outbox) = opened(1, 1);
-        assert_eq!(wires.open(connection), None);
+        assert_eq!(wires.open(start(), connection), None);
         let message = transmit(Transport::Tcp, "x");
         assert!(wires.send(&message));
         assert!(!wires.send(&message), "its queue is full");
@@ -157,8 +191,27 @@ mod tests {
         let (older, _outbox) = opened(1, 1);
         let (newer, _outbox) = opened(2, 1);
         let flow = older.flow;
-        assert_eq!((wires.open(older), wires.open(newer)), (None, Some(flow)));
+        assert_eq!((wires.open(start(), older), wires.open(start(), newer)), (None, Some(flow)));
         assert!(!wires.close(&flow, 1));
         assert!(wires.close(&flow, 2));
+    }
+    #[test]
+    fn a_connection_is_asked_once_whether_somebody_signed_on_it() {
+        let (counts, now) = (Arc::new(Counts::default()), start());
+        let mut wires = Wires::new(Vec::new(), counts.clone());
+        let (connection, outbox) = opened(1, 1);
+        let flow = connection.flow;
+        wires.open(now, connection);
+        assert_eq!(wires.next_deadline(), Some(now + STRANGE));
+        assert_eq!(wires.due(now), None);
+        assert_eq!(wires.due(now + STRANGE), Some(flow));
+        assert_eq!(wires.due(now + STRANGE * 2), None);
+        wires.close_strange(&flow);
+        assert!(outbox.is_closed());
+        assert_eq!(counts.get(Counter::Strange), 1);
+        let (connection, _outbox) = opened(2, 1);
+        wires.open(now, connection);
+        assert!(wires.close(&flow, 2));
+        assert_eq!(wires.due(now + STRANGE), None, "it is gone already");
     }
 }
