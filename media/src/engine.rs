@@ -5,7 +5,8 @@
 //! copied, locked or allocated on the way.
 
 use crate::command::{Command, Event, Kind, LegId, PairId, SessionId};
-use crate::session::{Leg, Session};
+use crate::leg::Leg;
+use crate::session::Session;
 use crate::tone::Ringback;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
