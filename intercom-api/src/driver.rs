@@ -295,7 +295,7 @@ impl Shell {
                     }
                     Effect::Media { worker, command } => {
                         let session = session_of(&command);
-                        if !(self.send_media)(worker, command) && !refused.contains(&session) {
+                        if !(self.send_media)(worker, *command) && !refused.contains(&session) {
                             refused.push(session);
                             switchboard.media_refused(now, session, &mut self.effects);
                         }
@@ -405,6 +405,8 @@ fn session_of(command: &Command) -> SessionId {
         | Command::Put { session, .. }
         | Command::Talk { session, .. }
         | Command::Ringback { session, .. }
+        | Command::AskKeyFrame { session }
+        | Command::TakePicture { session }
         | Command::Remove { session, .. }
         | Command::Close { session } => *session,
     }

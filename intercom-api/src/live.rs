@@ -143,8 +143,29 @@ pub struct StreamView {
     pub bytes_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sends_to: Option<String>,
+    /// Packets of the peer that never came.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_in: i64,
+    /// What the peer says of what it gets from us (RTCP): lost since its report before, and the way there and back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_out_percent: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f32>,
+    /// Complete key frames of the door, and those that lost a packet on the way.
+    #[serde(skip_serializing_if = "is_no_count")]
+    pub key_frames: u64,
+    #[serde(skip_serializing_if = "is_no_count")]
+    pub key_frames_broken: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub drops: BTreeMap<&'static str, u64>,
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
+}
+
+fn is_no_count(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One line of a call's ladder.

@@ -5,6 +5,7 @@ use crate::model::Number;
 use crate::record::Record;
 use crate::switchboard::limits::SOURCE_RATE;
 use crate::unlock::Lock;
+use media::asking::Way;
 use media::command::{Command, LegId as MediaLeg, LegPlan, SessionId, WorkerId};
 use media::ports::PortStock;
 use sip_core::endpoint::{Endpoint, LegId, Out};
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 pub enum Effect {
     Send(Transmit),
-    Media { worker: WorkerId, command: Command },
+    Media { worker: WorkerId, command: Box<Command> },
     Publish(Publication),
 }
 
@@ -123,6 +124,8 @@ pub struct Turn<'a> {
     pub timers: &'a mut Timers<(SessionId, CallTimer)>,
     /// Which session a SIP leg belongs to.
     pub sessions: &'a mut HashMap<LegId, SessionId>,
+    /// How each door gave key frames when it was last asked.
+    pub key_frames_by: &'a mut BTreeMap<Number, Way>,
     /// One lock per door account.
     pub locks: &'a mut BTreeMap<Number, Lock>,
     /// The leg of each account that we ended last, and when: its phone may not know yet.
@@ -146,7 +149,7 @@ impl Turn<'_> {
         if let Command::Open { anchor: plan, .. } | Command::Put { leg: plan, .. } = &mut command {
             self.guard_targets(plan);
         }
-        self.effects.push(Effect::Media { worker, command });
+        self.effects.push(Effect::Media { worker, command: Box::new(command) });
     }
 
     /// Media is never sent to an address that nobody may name. The leg lives on: a phone that writes a useless address into its

@@ -3,6 +3,9 @@
 //! A **session** is the media of one call or view: one **anchor** (the door) and its **receivers**, a star. Everything a
 //! leg needs is in its [`LegPlan`]; a new plan for the same leg replaces the old one (new SDP, hold, answer).
 
+use crate::asking::Way;
+use crate::quality::Heard;
+use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -84,6 +87,8 @@ pub struct StreamPlan {
     pub send: bool,
     /// We take packets from this leg (its SDP says `sendrecv` or `sendonly`).
     pub receive: bool,
+    /// SPS and PPS of its SDP (`sprop-parameter-sets`), for an anchor whose stream has none.
+    pub parameter_sets: Vec<Bytes>,
 }
 
 /// Everything media knows of one leg.
@@ -98,7 +103,8 @@ pub struct LegPlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A session begins with its anchor. What the anchor sends goes to every receiver; nothing goes to the anchor yet.
-    Open { session: SessionId, anchor: LegPlan },
+    /// `key_frame_by`: how this door gave key frames in an earlier session.
+    Open { session: SessionId, anchor: LegPlan, key_frame_by: Option<Way> },
     /// A receiver joins, or its plan changes (also the anchor's plan, by its leg id). From now on it gets the anchor's
     /// media, video from a key frame on.
     Put { session: SessionId, leg: LegPlan },
@@ -107,6 +113,10 @@ pub enum Command {
     Talk { session: SessionId, leg: Option<LegId> },
     /// The anchor hears a ringback tone, until it is switched off or somebody talks (D-03). Only a G.711 anchor does.
     Ringback { session: SessionId, on: bool },
+    /// Somebody asked for a key frame by signalling (RFC 5168); the same gate as for all who ask.
+    AskKeyFrame { session: SessionId },
+    /// The picture as it is now; comes back as [`Event::Picture`].
+    TakePicture { session: SessionId },
     /// A receiver leaves; its counters come back in a last [`Event::Report`].
     Remove { session: SessionId, leg: LegId },
     /// The session ends; its counters come back in a last [`Event::Report`] with `last: true`.
@@ -120,12 +130,27 @@ pub enum Event {
     AnchorHeard { session: SessionId },
     /// The first complete key frame of the anchor arrived (D-20).
     FirstKeyFrame { session: SessionId, at: Instant },
+    /// The anchor is to be asked for a key frame by signalling: it hears no RTCP.
+    KeyFrameWanted { session: SessionId },
+    /// How this anchor gives key frames, now that it is known; for [`Command::Open`] of its next session.
+    KeyFrameBy { session: SessionId, way: Way },
+    /// What [`Command::TakePicture`] took; `None`: no complete key frame has come.
+    Picture { session: SessionId, picture: Option<Picture> },
     /// The first packet of a key frame left for this leg (D-20).
     FirstVideo { session: SessionId, leg: LegId, at: Instant },
     /// Counters of a session: once a second while it changes, and once at the end.
     Report { session: SessionId, legs: Vec<LegReport>, last: bool },
     /// An idle pair received something: it must rest on (D-18). At most once a second per pair.
     Noise { pair: PairId },
+}
+
+/// The last complete key frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// When its last packet came.
+    pub at: Instant,
+    /// SPS, PPS and slices as a byte stream (H.264 annex B).
+    pub annex_b: Bytes,
 }
 
 /// Counters of one leg since it joined.
@@ -145,6 +170,14 @@ pub struct StreamReport {
     pub bytes_out: u64,
     /// Where packets for the peer go now.
     pub sends_to: Option<SocketAddr>,
+    /// Packets of the peer that never came, by their numbers; and its jitter, in clock units.
+    pub lost_in: i64,
+    pub jitter_in: u32,
+    /// What the peer says of what we send.
+    pub heard: Option<Heard>,
+    /// Video of an anchor: complete key frames, and those that lost a packet on the way.
+    pub key_frames: u64,
+    pub key_frames_broken: u64,
     /// Named drops (`drop.rs`), only those that are not zero, in a fixed order.
     pub drops: Vec<(&'static str, u64)>,
 }

@@ -9,6 +9,8 @@ pub enum Drop {
     Stun,
     /// RTCP where RTP belongs, or the other way round.
     NotRtcp,
+    /// RTCP of which a part is malformed.
+    BadRtcp,
     /// From an address this leg may not send from (D-17).
     ForeignSource,
     /// Another SSRC from the right address, not yet confirmed by a second packet (D-17).
@@ -32,10 +34,11 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 13] = [
+    pub const ALL: [Drop; 14] = [
         Drop::NotRtp,
         Drop::Stun,
         Drop::NotRtcp,
+        Drop::BadRtcp,
         Drop::ForeignSource,
         Drop::NewSource,
         Drop::PayloadType,
@@ -53,6 +56,7 @@ impl Drop {
             Drop::NotRtp => "not_rtp",
             Drop::Stun => "stun",
             Drop::NotRtcp => "not_rtcp",
+            Drop::BadRtcp => "bad_rtcp",
             Drop::ForeignSource => "foreign_source",
             Drop::NewSource => "new_source",
             Drop::PayloadType => "payload_type",

@@ -6,6 +6,7 @@
 
 use crate::command::{Command, Event, Kind, LegId, PairId, SessionId};
 use crate::leg::Leg;
+use crate::quality::WallClock;
 use crate::session::Session;
 use crate::tone::Ringback;
 use bytes::Bytes;
@@ -64,27 +65,35 @@ pub struct Engine {
     sessions: BTreeMap<SessionId, Session>,
     /// By pair id.
     owners: Vec<Option<Owner>>,
-    /// Sessions with a receiver that waits for a key frame.
-    asking: BTreeSet<(Instant, SessionId)>,
-    /// When each of them stands in `asking`.
-    asking_at: BTreeMap<SessionId, Instant>,
+    /// Sessions by when something of them is due.
+    due: BTreeSet<(Instant, SessionId)>,
+    /// When each of them stands in `due`.
+    due_at: BTreeMap<SessionId, Instant>,
     /// Sessions whose anchor hears a ringback, by when its next packet is due.
     ringing: BTreeSet<(Instant, SessionId)>,
     ringback: Ringback,
     next_report: Option<Instant>,
     noise: BTreeMap<PairId, Instant>,
+    /// Without one, NTP times count from the first command.
+    wall: Option<WallClock>,
     /// Datagrams for pairs that nobody uses.
     pub unowned: u64,
 }
 
 impl Engine {
+    /// An engine whose sender reports say the true time (RFC 3550 §4). `unix`: time since 1970 at `now`.
+    pub fn new(now: Instant, unix: Duration) -> Engine {
+        Engine { wall: Some(WallClock::new(now, unix)), ..Engine::default() }
+    }
+
     pub fn command(&mut self, now: Instant, command: Command, out: &mut Out) {
         match command {
-            Command::Open { session, anchor } => {
+            Command::Open { session, anchor, key_frame_by } => {
                 if self.sessions.contains_key(&session) {
                     return;
                 }
-                let opened = Session::new(now, session, anchor);
+                let wall = *self.wall.get_or_insert_with(|| WallClock::new(now, Duration::ZERO));
+                let opened = Session::new(now, wall, session, anchor, key_frame_by);
                 self.own(session, &opened.legs[0]);
                 self.sessions.insert(session, opened);
                 self.touch(now, session);
@@ -116,8 +125,18 @@ impl Engine {
                     self.ringing.extend(found.ringback_deadline().map(|at| (at, session)));
                 }
             }
+            Command::AskKeyFrame { session } => {
+                if let Some(found) = self.sessions.get_mut(&session) {
+                    found.want_key_frame(now, out);
+                    self.touch(now, session);
+                }
+            }
+            Command::TakePicture { session } => {
+                let picture = self.sessions.get(&session).and_then(Session::picture);
+                out.events.push(Event::Picture { session, picture });
+            }
             Command::Remove { session, leg } => {
-                if let Some(gone) = self.sessions.get_mut(&session).and_then(|found| found.remove(leg)) {
+                if let Some(gone) = self.sessions.get_mut(&session).and_then(|found| found.remove(now, leg, out)) {
                     gone.pairs().for_each(|(pair, _)| self.disown(pair));
                     out.events.push(Event::Report { session, legs: vec![gone.report()], last: false });
                     self.touch(now, session);
@@ -125,10 +144,13 @@ impl Engine {
             }
             Command::Close { session } => {
                 self.forget_ringing(session);
-                if let Some(closed) = self.sessions.remove(&session) {
+                if let Some(mut closed) = self.sessions.remove(&session) {
+                    for index in 0..closed.legs.len() {
+                        closed.say_goodbye(now, index, out);
+                    }
                     closed.legs.iter().flat_map(Leg::pairs).for_each(|(pair, _)| self.disown(pair));
                     out.events.push(closed.report(true));
-                    self.forget_asking(session);
+                    self.forget_due(session);
                 }
             }
         }
@@ -153,13 +175,13 @@ impl Engine {
     }
 
     pub fn timeout(&mut self, now: Instant, out: &mut Out) {
-        while let Some(&(at, id)) = self.asking.first() {
+        while let Some(&(at, id)) = self.due.first() {
             if at > now {
                 break;
             }
-            self.forget_asking(id);
+            self.forget_due(id);
             if let Some(session) = self.sessions.get_mut(&id) {
-                session.ask_if_due(now, out);
+                session.timeout(now, out);
             }
             self.touch(now, id);
         }
@@ -185,7 +207,7 @@ impl Engine {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.asking.first().map(|(at, _)| *at), self.ringing.first().map(|(at, _)| *at), self.next_report]
+        [self.due.first().map(|(at, _)| *at), self.ringing.first().map(|(at, _)| *at), self.next_report]
             .into_iter()
             .flatten()
             .min()
@@ -202,11 +224,11 @@ impl Engine {
             self.next_report = Some(now + REPORT);
         }
         let wanted = session.deadline();
-        if self.asking_at.get(&id).copied() != wanted {
-            self.forget_asking(id);
+        if self.due_at.get(&id).copied() != wanted {
+            self.forget_due(id);
             if let Some(at) = wanted {
-                self.asking.insert((at, id));
-                self.asking_at.insert(id, at);
+                self.due.insert((at, id));
+                self.due_at.insert(id, at);
             }
         }
     }
@@ -217,9 +239,9 @@ impl Engine {
         }
     }
 
-    fn forget_asking(&mut self, id: SessionId) {
-        if let Some(at) = self.asking_at.remove(&id) {
-            self.asking.remove(&(at, id));
+    fn forget_due(&mut self, id: SessionId) {
+        if let Some(at) = self.due_at.remove(&id) {
+            self.due.remove(&(at, id));
         }
     }
 

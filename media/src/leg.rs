@@ -1,7 +1,8 @@
 //! One leg of a session: its audio and its video.
 
 use crate::command::{Kind, LegId, LegPlan, LegReport, PairId, StreamPlan};
-use crate::stream::Stream;
+use crate::sink::Picture;
+use crate::stream::{SourceTime, Stream};
 use std::time::Instant;
 
 /// See the module text.
@@ -10,12 +11,14 @@ pub(crate) struct Leg {
     pub id: LegId,
     pub audio: Option<Stream>,
     pub video: Option<Stream>,
+    /// What turns the NTP time of its sender reports into ours; one for both streams, so they stay in step.
+    pub shift: Option<u64>,
 }
 
 impl Leg {
     pub fn new(now: Instant, plan: LegPlan) -> Leg {
         let stream = |plan: Option<StreamPlan>| plan.map(|plan| Stream::new(now, plan));
-        Leg { id: plan.leg, audio: stream(plan.audio), video: stream(plan.video) }
+        Leg { id: plan.leg, audio: stream(plan.audio), video: stream(plan.video), shift: None }
     }
 
     pub fn replan(&mut self, now: Instant, plan: LegPlan) {
@@ -23,8 +26,10 @@ impl Leg {
             match (stream.as_mut(), plan) {
                 (Some(stream), Some(plan)) if stream.plan.pair == plan.pair => {
                     stream.latch.renegotiate(now, plan.remote);
-                    // Sending begins (again) at a key frame.
-                    stream.sink.started &= stream.plan.send && plan.send;
+                    // Sending begins (again) at a key frame, and so does whoever sits at another address now.
+                    if !(stream.plan.send && plan.send) || stream.plan.remote != plan.remote {
+                        stream.sink.restart();
+                    }
                     stream.plan = plan;
                 }
                 (_, plan) => *stream = plan.map(|plan| Stream::new(now, plan)),
@@ -50,7 +55,19 @@ impl Leg {
         LegReport { leg: self.id, audio: report(&self.audio), video: report(&self.video) }
     }
 
+    /// Is to see the picture, and does not see it live yet.
     pub fn waits_for_key_frame(&self) -> bool {
-        self.video.as_ref().is_some_and(|video| video.plan.send && !video.sink.started)
+        let waits = |video: &Stream| video.plan.send && !matches!(video.sink.picture, Picture::Live { .. });
+        self.video.as_ref().is_some_and(waits)
+    }
+
+    /// The time line of one of its streams, as its sender reports say.
+    pub fn source_time(&self, kind: Kind) -> Option<SourceTime> {
+        let stream = match kind {
+            Kind::Audio => self.audio.as_ref(),
+            Kind::Video => self.video.as_ref(),
+        }?;
+        let ((ntp, rtp, _), reception) = (stream.sender?, stream.reception?);
+        Some(SourceTime { ssrc: reception.ssrc, ntp: ntp.wrapping_add(self.shift?), rtp })
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! Nothing here knows SIP or accounts. Signalling sends [`command::Command`]s, media sends [`command::Event`]s back.
 
+pub mod asking;
 pub mod command;
 pub mod drop;
 pub mod engine;
 pub mod g711;
 pub mod h264;
+pub mod keyframe;
 mod latch;
 mod leg;
 pub mod pool;
 pub mod ports;
+pub mod quality;
 pub mod rtcp;
 pub mod rtp;
 mod session;

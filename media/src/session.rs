@@ -1,20 +1,23 @@
 //! One session: an anchor, its receivers, and whose audio goes back (ARCHITECTURE §4, RTP packet).
 
-use crate::command::{Codec, Event, Kind, LegId, LegPlan, SessionId};
+use crate::asking::{Asking, Way};
+use crate::command::{self, Codec, Event, Kind, LegId, LegPlan, LegReport, SessionId};
 use crate::drop::Drop;
-use crate::engine::{Channel, Out, Send, Tail};
-use crate::h264;
+use crate::engine::Out;
+use crate::keyframe::{KeyFrames, Took};
 use crate::leg::Leg;
-use crate::rtcp;
-use crate::rtp::{self, HEADER, Rtp};
+use crate::quality::{Heard, WallClock};
+use crate::rtcp::{self, Then};
+use crate::rtp::{self, Rtp};
+use crate::sink::Picture;
 use crate::stream::TONE_PACKET;
 use crate::tone::Ringback;
-use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Longest between two requests for a key frame while somebody waits for one.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two RTCP reports on average (RFC 3550 §6.2), and to the first one.
+const REPORTS: Duration = Duration::from_secs(5);
+const FIRST_REPORT: Duration = Duration::from_millis(2500);
 
 /// See the module text. The anchor is the first of the legs.
 #[derive(Debug)]
@@ -23,11 +26,16 @@ pub(crate) struct Session {
     pub legs: Vec<Leg>,
     talker: Option<LegId>,
     heard: bool,
-    /// The anchor puts parameter sets into its stream.
-    in_band_sps: bool,
-    idr_begun: bool,
-    key_frames: u64,
-    last_ask: Option<Instant>,
+    key_frames: KeyFrames,
+    asking: Asking,
+    /// Requests by FIR are numbered.
+    fir: u8,
+    /// Receivers that do not see the live picture yet.
+    waiting: usize,
+    /// Key frames that are to be sent once more: the first of them.
+    repeat_at: Option<Instant>,
+    wall: WallClock,
+    rtcp_at: Instant,
     /// Ringback: when its next packet is due, and which one it is.
     ringback: Option<(Instant, usize)>,
     /// Counters have changed since the last report.
@@ -35,16 +43,20 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub fn new(now: Instant, id: SessionId, anchor: LegPlan) -> Session {
+    pub fn new(now: Instant, wall: WallClock, id: SessionId, anchor: LegPlan, key_frame_by: Option<Way>) -> Session {
+        let key_frames = KeyFrames::new(anchor.video.as_ref().map_or(&[][..], |video| &video.parameter_sets));
         Session {
             id,
             legs: vec![Leg::new(now, anchor)],
             talker: None,
             heard: false,
-            in_band_sps: false,
-            idr_begun: false,
-            key_frames: 0,
-            last_ask: None,
+            key_frames,
+            asking: Asking::new(now, key_frame_by),
+            fir: 0,
+            waiting: 0,
+            repeat_at: None,
+            wall,
+            rtcp_at: now + FIRST_REPORT,
             ringback: None,
             dirty: true,
         }
@@ -52,11 +64,48 @@ impl Session {
 
     pub fn put(&mut self, now: Instant, plan: LegPlan, out: &mut Out) {
         self.dirty = true;
+        if let (true, Some(video)) = (self.legs[0].id == plan.leg, &plan.video) {
+            self.key_frames.learn_sets(&video.parameter_sets);
+        }
         match self.legs.iter_mut().find(|leg| leg.id == plan.leg) {
             Some(leg) => leg.replan(now, plan),
             None => self.legs.push(Leg::new(now, plan)),
         }
+        self.recount();
+        self.begin(now, false, out);
         self.ask_if_due(now, out);
+    }
+
+    /// Receivers that wait for the picture get what there is of it.
+    fn begin(&mut self, now: Instant, partial: bool, out: &mut Out) {
+        if self.waiting == 0 || (self.key_frames.kept_at().is_none() && !partial) {
+            return;
+        }
+        let generation = self.key_frames.generation();
+        for leg in &mut self.legs[1..] {
+            if !leg.waits_for_key_frame() {
+                continue;
+            }
+            let Some(video) = leg.video.as_mut() else { continue };
+            if video.sink.picture == (Picture::Still { generation }) {
+                continue;
+            }
+            match video.begin(now, &self.key_frames, partial, out) {
+                Ok(()) if !std::mem::replace(&mut video.sink.told, true) => {
+                    out.events.push(Event::FirstVideo { session: self.id, leg: leg.id, at: now });
+                }
+                Ok(()) => {}
+                Err(drop) => video.drops.count(drop),
+            }
+        }
+        self.recount();
+    }
+
+    /// What is waited for, after a change.
+    fn recount(&mut self) {
+        self.waiting = self.legs[1..].iter().filter(|leg| leg.waits_for_key_frame()).count();
+        let repeats = self.legs[1..].iter().filter_map(|leg| leg.video.as_ref()?.sink.repeat);
+        self.repeat_at = repeats.map(|repeat| repeat.at).min();
     }
 
     pub fn talk(&mut self, leg: Option<LegId>) {
@@ -86,11 +135,14 @@ impl Session {
     }
 
     /// Takes a receiver out; the anchor stays as long as its session.
-    pub fn remove(&mut self, leg: LegId) -> Option<Leg> {
+    pub fn remove(&mut self, now: Instant, leg: LegId, out: &mut Out) -> Option<Leg> {
         let index = self.legs.iter().position(|l| l.id == leg).filter(|index| *index > 0)?;
         self.talker.take_if(|talker| *talker == leg);
         self.dirty = true;
-        Some(self.legs.remove(index))
+        self.say_goodbye(now, index, out);
+        let gone = self.legs.remove(index);
+        self.recount();
+        Some(gone)
     }
 
     pub fn rtp(&mut self, now: Instant, leg: LegId, kind: Kind, from: SocketAddr, bytes: &[u8], out: &mut Out) {
@@ -113,7 +165,9 @@ impl Session {
         };
         if !from_anchor {
             if kind == Kind::Video {
-                return stream.drops.count(Drop::MemberVideo);
+                stream.drops.count(Drop::MemberVideo);
+                // It may be the first sign of where this phone is.
+                return self.begin(now, false, out);
             }
             if self.talker != Some(leg) {
                 return stream.drops.count(Drop::NotTalking);
@@ -140,42 +194,46 @@ impl Session {
         }
     }
 
-    /// A video packet of the anchor: to every receiver that has begun at a key frame, or begins now.
+    /// A video packet of the anchor: to every receiver that sees the picture live. Those that wait begin with a whole key frame.
     fn video(&mut self, now: Instant, packet: &Rtp<'_>, length: usize, codec: Codec, out: &mut Out) {
-        let seen = h264::look(packet.payload());
-        self.in_band_sps |= seen.sps;
-        let begins = seen.sps || (seen.idr_begins && !self.in_band_sps);
-        let (session, first) = (self.id, self.key_frames == 0);
+        let took = self.key_frames.take(now, packet);
         for leg in &mut self.legs[1..] {
-            let Some(sink) = leg.video.as_mut() else { continue };
-            if sink.plan.send && !sink.sink.started && !begins {
-                sink.drops.count(Drop::BeforeKeyFrame);
-                continue;
-            }
-            match sink.put(now, packet, length, codec, out) {
-                Ok(()) => {
-                    sink.sink.started = true;
-                    if !std::mem::replace(&mut sink.sink.told, true) {
-                        out.events.push(Event::FirstVideo { session, leg: leg.id, at: now });
-                    }
-                }
-                Err(drop) => sink.drops.count(drop),
+            let Some(video) = leg.video.as_mut() else { continue };
+            let seen = match video.sink.picture {
+                Picture::Live { after } => rtp::later(packet.sequence(), after) || !video.plan.send,
+                Picture::Nothing | Picture::Still { .. } => !video.plan.send,
+            };
+            let put = if seen { video.put(now, packet, length, codec, out) } else { Err(Drop::BeforeKeyFrame) };
+            if let Err(drop) = put {
+                video.drops.count(drop);
             }
         }
-        self.idr_begun |= seen.idr;
-        if packet.marker() && std::mem::take(&mut self.idr_begun) {
-            self.key_frames += 1;
-            if first {
-                out.events.push(Event::FirstKeyFrame { session, at: now });
+        match took {
+            Took::KeyFrame => {
+                if self.key_frames.counts().0 == 1 {
+                    out.events.push(Event::FirstKeyFrame { session: self.id, at: now });
+                }
+                if let Some(way) = self.asking.came(now) {
+                    out.events.push(Event::KeyFrameBy { session: self.id, way });
+                }
+                self.begin(now, false, out);
             }
+            Took::TooLarge => {
+                self.asking.came(now);
+                self.begin(now, true, out);
+            }
+            Took::Gap if self.legs.len() > 1 => self.asking.want(),
+            Took::Gap | Took::Nothing => {}
         }
         self.ask_if_due(now, out);
     }
 
-    /// RTCP of a leg's peer: a receiver that asks for a key frame is heard, everything else ends here.
+    /// RTCP of a leg's peer: it is for us alone. A receiver that asks for a key frame is heard.
     pub fn rtcp(&mut self, now: Instant, leg: LegId, kind: Kind, from: SocketAddr, bytes: &[u8], out: &mut Out) {
         let is_anchor = self.legs.first().is_some_and(|anchor| anchor.id == leg);
-        let Some(stream) = self.legs.iter_mut().find(|l| l.id == leg).and_then(|leg| leg.stream(kind)) else { return };
+        let Some(leg) = self.legs.iter_mut().find(|l| l.id == leg) else { return };
+        let shift = leg.shift;
+        let Some(stream) = leg.stream(kind) else { return };
         if !rtp::is_rtcp(bytes) {
             let drop = if rtp::is_stun(bytes) { Drop::Stun } else { Drop::NotRtcp };
             return stream.drops.count(drop);
@@ -183,40 +241,107 @@ impl Session {
         if !stream.knows(from) {
             return stream.drops.count(Drop::ForeignSource);
         }
+        let Some(said) = rtcp::read(bytes) else { return stream.drops.count(Drop::BadRtcp) };
         stream.rtcp_from = Some(from);
-        if !is_anchor && kind == Kind::Video && rtcp::asks_for_key_frame(bytes) {
-            self.ask(now, out);
+        if let Some((_, ntp, rtp)) = said.sender.filter(|(ssrc, ..)| stream.reception.is_some_and(|r| r.ssrc == *ssrc)) {
+            stream.sender = Some((ntp, rtp, now));
+            leg.shift = shift.or(Some(self.wall.ntp(now).wrapping_sub(ntp)));
+        }
+        let Some(stream) = leg.stream(kind) else { return };
+        if let Some(block) = said.blocks.iter().find(|block| block.ssrc == stream.plan.ssrc) {
+            stream.heard = Some(Heard::read(self.wall.ntp(now), block));
+        }
+        self.dirty = true;
+        if said.wants_key_frame && !is_anchor && kind == Kind::Video {
+            self.want_key_frame(now, out);
         }
     }
 
-    /// While a receiver waits for a key frame the anchor is asked for one, at most every [`ASK_AGAIN`].
-    pub fn ask_if_due(&mut self, now: Instant, out: &mut Out) {
-        if self.legs.iter().skip(1).any(Leg::waits_for_key_frame) {
-            self.ask(now, out);
+    /// A receiver needs a key frame, and said so.
+    pub fn want_key_frame(&mut self, now: Instant, out: &mut Out) {
+        self.asking.want();
+        self.ask_if_due(now, out);
+    }
+
+    /// The door is asked for a key frame if somebody needs one, none is coming, and the gate is open.
+    fn ask_if_due(&mut self, now: Instant, out: &mut Out) {
+        if self.waiting > 0 {
+            self.asking.want();
         }
-    }
-
-    /// When to ask again; `None` when nobody waits or the anchor has shown nothing yet.
-    pub fn deadline(&self) -> Option<Instant> {
-        let waiting = self.legs.iter().skip(1).any(Leg::waits_for_key_frame);
-        self.last_ask.filter(|_| waiting).map(|at| at + ASK_AGAIN)
-    }
-
-    fn ask(&mut self, now: Instant, out: &mut Out) {
-        if self.last_ask.is_some_and(|at| now < at + ASK_AGAIN) {
+        if self.key_frames.last().is_none() || self.key_frames.is_arriving() {
             return;
         }
-        let Some(video) = self.legs.first().and_then(|anchor| anchor.video.as_ref()) else { return };
-        let (Some(theirs), Some(to)) = (video.heard, video.rtcp_remote()) else { return };
-        self.last_ask = Some(now);
-        let packet = rtcp::pli(video.plan.ssrc, theirs);
-        let mut head = [0; HEADER];
-        head.copy_from_slice(&packet[..HEADER]);
-        let tail = Tail::Owned(Bytes::copy_from_slice(&packet[HEADER..]));
-        out.sends.push(Send { pair: video.plan.pair, channel: Channel::Rtcp, to, head, tail });
+        let Some(mut way) = self.asking.ask(now) else { return };
+        while way != Way::Info {
+            let fir = self.fir.wrapping_add(1);
+            let then = |source: Option<u32>| match (way, source) {
+                (Way::Pli, Some(source)) => Then::Pli(source),
+                (Way::Fir, Some(source)) => Then::Fir(source, fir),
+                (Way::Pli | Way::Fir | Way::Info, _) => Then::Nothing,
+            };
+            let video = self.legs.first_mut().and_then(|anchor| anchor.video.as_mut());
+            if video.is_some_and(|video| video.send_rtcp(now, &self.wall, None, then, out)) {
+                self.fir = fir;
+                return;
+            }
+            way = self.asking.skip();
+        }
+        out.events.push(Event::KeyFrameWanted { session: self.id });
+    }
+
+    /// The picture as it is now.
+    pub fn picture(&self) -> Option<command::Picture> {
+        Some(command::Picture { at: self.key_frames.kept_at()?, annex_b: self.key_frames.annex_b()? })
+    }
+
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        let ask = self.asking.due().filter(|_| self.key_frames.last().is_some() && !self.key_frames.is_arriving());
+        [ask, self.repeat_at, Some(self.rtcp_at)].into_iter().flatten().min()
+    }
+
+    pub fn timeout(&mut self, now: Instant, out: &mut Out) {
+        self.ask_if_due(now, out);
+        if self.repeat_at.is_some_and(|at| at <= now) {
+            for video in self.legs[1..].iter_mut().filter_map(|leg| leg.video.as_mut()) {
+                video.repeat(now, &self.key_frames, out);
+            }
+            self.recount();
+        }
+        if self.rtcp_at <= now {
+            // Half to one and a half of the interval (RFC 3550 §6.3.1), by what is random already: there is no dice in here.
+            let dice = self.legs.first().and_then(|anchor| anchor.audio.as_ref().or(anchor.video.as_ref()));
+            let dice = dice.map_or(0, |stream| stream.plan.ssrc ^ stream.packets.0 as u32).wrapping_mul(0x9e37_79b9) >> 22;
+            self.rtcp_at = now + REPORTS / 2 + REPORTS * dice / 1024;
+            for index in 0..self.legs.len() {
+                self.report_rtcp(now, index, Then::Nothing, out);
+            }
+        }
+    }
+
+    /// A report to each stream of a leg's peer.
+    fn report_rtcp(&mut self, now: Instant, index: usize, then: Then, out: &mut Out) {
+        // Who feeds it: the anchor hears the talker, everybody else the anchor.
+        let source = if index == 0 { self.legs.iter().find(|leg| Some(leg.id) == self.talker) } else { self.legs.first() };
+        let times = [Kind::Audio, Kind::Video].map(|kind| source.and_then(|source| source.source_time(kind)));
+        let Some(leg) = self.legs.get_mut(index) else { return };
+        for (kind, time) in [Kind::Audio, Kind::Video].into_iter().zip(times) {
+            if let Some(stream) = leg.stream(kind) {
+                stream.send_rtcp(now, &self.wall, time, |_| then, out);
+            }
+        }
+    }
+
+    /// The leg's peer is told that we leave (RFC 3550 §6.3.7).
+    pub fn say_goodbye(&mut self, now: Instant, index: usize, out: &mut Out) {
+        self.report_rtcp(now, index, Then::Bye, out);
     }
 
     pub fn report(&self, last: bool) -> Event {
-        Event::Report { session: self.id, legs: self.legs.iter().map(Leg::report).collect(), last }
+        let mut legs: Vec<LegReport> = self.legs.iter().map(Leg::report).collect();
+        if let Some(anchor) = legs.first_mut() {
+            (anchor.video.key_frames, anchor.video.key_frames_broken) = self.key_frames.counts();
+        }
+        Event::Report { session: self.id, legs, last }
     }
 }

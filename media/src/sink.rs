@@ -1,49 +1,118 @@
 //! What one stream of one leg sends: one source, numbered without gaps whoever feeds it (RFC 3550 §5.1).
 
 use crate::command::StreamPlan;
+use crate::quality::ticks;
 use crate::rtp::{self, Rtp};
 use std::time::Instant;
 
-/// What one stream of one leg sends: its own source, numbered without gaps whoever feeds it.
+/// The source a sink is fed from, and what turns its numbers into ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Feed {
+    pub ssrc: u32,
+    seq: u16,
+    timestamp: u32,
+}
+
+impl Feed {
+    /// A timestamp of the source on our time line.
+    pub fn timestamp(&self, theirs: u32) -> u32 {
+        theirs.wrapping_add(self.timestamp)
+    }
+}
+
+/// What a receiver has of the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Picture {
+    Nothing,
+    /// This key frame of the cache, and nothing after it.
+    Still {
+        generation: u64,
+    },
+    /// Everything that comes after this number of the source.
+    Live {
+        after: u16,
+    },
+}
+
+/// A key frame that is sent once more, packet for packet: a phone has no way to ask for a lost piece before it can show
+/// anything, and says so seconds later if at all. Copies are dropped by every receiver (RFC 3550 §A.1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repeat {
+    pub at: Instant,
+    pub generation: u64,
+    pub first_seq: u16,
+    pub timestamp: u32,
+}
+
+/// See the module text.
 #[derive(Clone, Debug)]
 pub(crate) struct Sink {
-    /// The source it is fed from, and what turns its numbers into ours.
-    pub feed: Option<(u32, u16, u32)>,
+    pub feed: Option<Feed>,
     /// Last packet sent: sequence number, timestamp, when.
     pub last: Option<(u16, u32, Instant)>,
-    /// Video: a key frame has begun.
-    pub started: bool,
+    pub picture: Picture,
+    pub repeat: Option<Repeat>,
+    /// Its first picture has been told of.
     pub told: bool,
 }
 
 impl Sink {
     pub fn new() -> Sink {
-        Sink { feed: None, last: None, started: false, told: false }
+        Sink { feed: None, last: None, picture: Picture::Nothing, repeat: None, told: false }
+    }
+
+    /// The picture begins anew with the next key frame.
+    pub fn restart(&mut self) {
+        self.picture = Picture::Nothing;
+        self.repeat = None;
     }
 
     /// Our numbers for a packet of the feed. A new feed goes on where the last one ended, its timestamps by the time that
     /// has passed, so the receiver's buffer sees one stream.
     pub fn number(&mut self, now: Instant, plan: &StreamPlan, packet: &Rtp<'_>, clock: u32) -> (u16, u32) {
         let (ssrc, seq, ts) = (packet.ssrc(), packet.sequence(), packet.timestamp());
-        let (seq_offset, ts_offset) = match self.feed {
-            Some((fed, seq_offset, ts_offset)) if fed == ssrc => (seq_offset, ts_offset),
+        let feed = match self.feed {
+            Some(feed) if feed.ssrc == ssrc => feed,
             _ => {
-                let (next_seq, next_ts) = match self.last {
-                    Some((last_seq, last_ts, at)) => {
-                        let passed = now.saturating_duration_since(at).as_micros() * u128::from(clock) / 1_000_000;
-                        (last_seq.wrapping_add(1), last_ts.wrapping_add((passed as u32).max(1)))
-                    }
-                    None => (plan.first_seq, plan.first_timestamp),
-                };
-                let offsets = (next_seq.wrapping_sub(seq), next_ts.wrapping_sub(ts));
-                self.feed = Some((ssrc, offsets.0, offsets.1));
-                offsets
+                let (next_seq, next_ts) = self.next(now, plan, clock);
+                Feed { ssrc, seq: next_seq.wrapping_sub(seq), timestamp: next_ts.wrapping_sub(ts) }
             }
         };
-        let (out_seq, out_ts) = (seq.wrapping_add(seq_offset), ts.wrapping_add(ts_offset));
+        self.feed = Some(feed);
+        let (out_seq, out_ts) = (seq.wrapping_add(feed.seq), feed.timestamp(ts));
         if self.last.is_none_or(|(last, ..)| rtp::later(out_seq, last)) {
             self.last = Some((out_seq, out_ts, now));
         }
         (out_seq, out_ts)
+    }
+
+    /// Room for `count` packets between the newest packet of the feed, given by source, sequence number and timestamp, and the
+    /// one after it. Returns the first number of the room and the timestamp of the newest packet on our time line.
+    pub fn make_room(
+        &mut self,
+        now: Instant,
+        plan: &StreamPlan,
+        (ssrc, seq, ts): (u32, u16, u32),
+        clock: u32,
+        count: u16,
+    ) -> (u16, u32) {
+        let (first, next_ts) = self.next(now, plan, clock);
+        let timestamp = match self.feed {
+            Some(feed) if feed.ssrc == ssrc => feed.timestamp,
+            _ => next_ts.wrapping_sub(ts),
+        };
+        let end = first.wrapping_add(count);
+        let feed = Feed { ssrc, seq: end.wrapping_sub(seq.wrapping_add(1)), timestamp };
+        self.feed = Some(feed);
+        self.last = Some((end.wrapping_sub(1), feed.timestamp(ts), now));
+        (first, feed.timestamp(ts))
+    }
+
+    /// The next sequence number, and the timestamp by the time that has passed.
+    fn next(&self, now: Instant, plan: &StreamPlan, clock: u32) -> (u16, u32) {
+        match self.last {
+            Some((seq, ts, at)) => (seq.wrapping_add(1), ts.wrapping_add(ticks(now.saturating_duration_since(at), clock).max(1))),
+            None => (plan.first_seq, plan.first_timestamp),
+        }
     }
 }

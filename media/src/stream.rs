@@ -3,15 +3,33 @@
 use crate::command::{Codec, StreamPlan, StreamReport};
 use crate::drop::{Drop, Drops};
 use crate::engine::{Channel, Out, Send, Tail};
+use crate::keyframe::{Kept, KeyFrames};
 use crate::latch::Latch;
+use crate::quality::{Heard, Reception, WallClock, middle, ticks};
+use crate::rtcp::{Report, Then};
 use crate::rtp::{HEADER, Rtp};
-use crate::sink::Sink;
+use crate::sink::{Picture, Repeat, Sink};
 use crate::tone::{PACKET, Ringback};
+use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Between two packets of the ringback.
 pub(crate) const TONE_PACKET: Duration = Duration::from_millis(20);
+
+/// After its first sending a key frame is sent once more: late enough for a burst of loss to be over.
+const REPEAT_AFTER: Duration = Duration::from_millis(40);
+/// Frames of a picture that is caught up with are so many clock units apart, 1 ms: with their true distance the receiver would
+/// keep it as delay for good (D-19).
+const CATCH_UP: u32 = 90;
+
+/// The time line of a source: what its sender report said, its NTP time moved to our clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SourceTime {
+    pub ssrc: u32,
+    pub ntp: u64,
+    pub rtp: u32,
+}
 
 /// See the module text.
 #[derive(Clone, Debug)]
@@ -19,8 +37,11 @@ pub(crate) struct Stream {
     pub plan: StreamPlan,
     pub latch: Latch,
     pub rtcp_from: Option<SocketAddr>,
-    /// Last SSRC heard.
-    pub heard: Option<u32>,
+    pub reception: Option<Reception>,
+    /// Its last sender report: NTP time, RTP time, when it came.
+    pub sender: Option<(u64, u32, Instant)>,
+    /// What it says of what we send.
+    pub heard: Option<Heard>,
     pub sink: Sink,
     pub packets: (u64, u64),
     pub bytes: (u64, u64),
@@ -34,6 +55,8 @@ impl Stream {
             plan,
             latch,
             rtcp_from: None,
+            reception: None,
+            sender: None,
             heard: None,
             sink: Sink::new(),
             packets: (0, 0),
@@ -49,7 +72,12 @@ impl Stream {
     /// One packet of this stream's peer, checked (D-17).
     pub fn take(&mut self, now: Instant, from: SocketAddr, packet: &Rtp<'_>, length: usize) -> Result<Codec, Drop> {
         self.latch.accept(now, from, packet.ssrc())?;
-        self.heard = Some(packet.ssrc());
+        let clock = self.codec(packet.payload_type()).map_or(8000, Codec::clock_rate);
+        let reception = match &mut self.reception {
+            Some(known) if known.ssrc == packet.ssrc() => known,
+            other => other.insert(Reception::new(now, packet)),
+        };
+        reception.packet(now, packet, clock);
         self.packets.0 += 1;
         self.bytes.0 += length as u64;
         if !self.plan.receive {
@@ -86,14 +114,114 @@ impl Stream {
         };
         self.sink.last = Some((seq, ts, now));
         self.sink.feed = None;
-        let mut head = [0x80, pt | u8::from(first) << 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        head[2..4].copy_from_slice(&seq.to_be_bytes());
-        head[4..8].copy_from_slice(&ts.to_be_bytes());
-        head[8..12].copy_from_slice(&self.plan.ssrc.to_be_bytes());
+        let head = self.head(pt, first, seq, ts);
         out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtp, to, head, tail: Tail::Owned(samples) });
         self.packets.1 += 1;
         self.bytes.1 += (HEADER + PACKET) as u64;
         true
+    }
+
+    /// Begins the picture at this peer with what the cache has: the key frame, and the way from it to the live picture if
+    /// there is one; else the peer has a still until the next key frame. `partial`: a key frame too large for the cache is
+    /// passing; what there is of it is the beginning, and the rest comes live.
+    pub fn begin(&mut self, now: Instant, cache: &KeyFrames, partial: bool, out: &mut Out) -> Result<(), Drop> {
+        if !self.plan.send {
+            return Err(Drop::NotSending);
+        }
+        let pt = self.plan.payloads.iter().find(|payload| payload.codec == Codec::H264).ok_or(Drop::NoCodec)?.pt;
+        let to = self.latch.remote().ok_or(Drop::NoAddress)?;
+        let newest = cache.last().ok_or(Drop::BeforeKeyFrame)?;
+        let opening: Vec<Kept<'_>> = cache.opening().collect();
+        let key = opening.len();
+        let followers = cache.followers();
+        let live = partial || followers.is_some();
+        let packets: Vec<Kept<'_>> = opening.into_iter().chain(followers.into_iter().flatten()).collect();
+        let clock = Codec::H264.clock_rate();
+        let (first_seq, last_ts) = self.sink.make_room(now, &self.plan, newest, clock, packets.len() as u16);
+        let frames = packets.windows(2).filter(|two| two[0].timestamp != two[1].timestamp).count() as u32;
+        let first_ts = last_ts.wrapping_sub(frames * CATCH_UP);
+        let (mut ts, mut before) = (first_ts, packets.first().map(|packet| packet.timestamp));
+        for (seq, packet) in packets.iter().enumerate() {
+            if before.replace(packet.timestamp) != Some(packet.timestamp) {
+                ts = ts.wrapping_add(CATCH_UP);
+            }
+            self.send_kept(pt, to, first_seq.wrapping_add(seq as u16), ts, packet, out);
+        }
+        let generation = cache.generation();
+        self.sink.picture = if live { Picture::Live { after: newest.1 } } else { Picture::Still { generation } };
+        let at = now + REPEAT_AFTER;
+        self.sink.repeat = (key > 0 && !partial).then_some(Repeat { at, generation, first_seq, timestamp: first_ts });
+        Ok(())
+    }
+
+    /// The key frame once more, if it is due and still there.
+    pub fn repeat(&mut self, now: Instant, cache: &KeyFrames, out: &mut Out) {
+        let Some(repeat) = self.sink.repeat.take_if(|repeat| repeat.at <= now) else { return };
+        let pt = self.plan.payloads.iter().find(|payload| payload.codec == Codec::H264).map(|payload| payload.pt);
+        let (Some(pt), Some(to), true) = (pt, self.latch.remote(), self.plan.send) else { return };
+        if repeat.generation == cache.generation() {
+            for (seq, packet) in cache.opening().enumerate() {
+                self.send_kept(pt, to, repeat.first_seq.wrapping_add(seq as u16), repeat.timestamp, &packet, out);
+            }
+        }
+    }
+
+    fn send_kept(&mut self, pt: u8, to: SocketAddr, seq: u16, timestamp: u32, packet: &Kept<'_>, out: &mut Out) {
+        let head = self.head(pt, packet.marker, seq, timestamp);
+        let tail = Tail::Owned(Bytes::copy_from_slice(packet.payload));
+        out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtp, to, head, tail });
+        self.packets.1 += 1;
+        self.bytes.1 += (HEADER + packet.payload.len()) as u64;
+    }
+
+    /// A header of our own making.
+    fn head(&self, pt: u8, marker: bool, seq: u16, timestamp: u32) -> [u8; HEADER] {
+        let mut head = [0x80, pt | u8::from(marker) << 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        head[2..4].copy_from_slice(&seq.to_be_bytes());
+        head[4..8].copy_from_slice(&timestamp.to_be_bytes());
+        head[8..12].copy_from_slice(&self.plan.ssrc.to_be_bytes());
+        head
+    }
+
+    /// One compound packet to this peer: what we got, what we sent, and then something. `false`: nobody knows where to.
+    pub fn send_rtcp(
+        &mut self,
+        now: Instant,
+        wall: &WallClock,
+        source: Option<SourceTime>,
+        then: impl FnOnce(Option<u32>) -> Then,
+        out: &mut Out,
+    ) -> bool {
+        let Some(to) = self.rtcp_remote() else { return false };
+        let sender = self.sender.map(|(ntp, _, at)| (middle(ntp), at));
+        let report = Report {
+            ours: self.plan.ssrc,
+            sent: self.sink.last.map(|last| {
+                let payload = self.bytes.1.saturating_sub(self.packets.1 * HEADER as u64);
+                (wall.ntp(now), self.time_sent(now, wall, source, last), self.packets.1 as u32, payload as u32)
+            }),
+            heard: self.reception.as_mut().map(|reception| reception.block(now, sender)),
+        };
+        let packet = report.write(then(self.reception.map(|reception| reception.ssrc)));
+        let Some((head, tail)) = packet.split_first_chunk::<HEADER>() else { return false };
+        let tail = Tail::Owned(Bytes::copy_from_slice(tail));
+        out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtcp, to, head: *head, tail });
+        true
+    }
+
+    /// RTP time of what we send, at `now`: by the clock of its source, so that its audio and video stay in step; without a
+    /// report of that, by the last packet.
+    fn time_sent(&self, now: Instant, wall: &WallClock, source: Option<SourceTime>, (_, last, at): (u16, u32, Instant)) -> u32 {
+        let main = self.plan.payloads.iter().map(|payload| payload.codec).find(|c| !matches!(c, Codec::TelephoneEvent(_)));
+        let clock = main.map_or(8000, Codec::clock_rate);
+        match (source, self.sink.feed) {
+            (Some(source), Some(feed)) if source.ssrc == feed.ssrc => {
+                let passed = wall.ntp(now).wrapping_sub(source.ntp) as i64;
+                let passed = (i128::from(passed) * i128::from(clock)) >> 32;
+                feed.timestamp(source.rtp).wrapping_add(passed as u32)
+            }
+            _ => last.wrapping_add(ticks(now.saturating_duration_since(at), clock)),
+        }
     }
 
     /// RTCP may come from where the media comes from, and from the port its SDP names (a device on loopback may have
@@ -128,6 +256,11 @@ impl Stream {
             packets_out: self.packets.1,
             bytes_out: self.bytes.1,
             sends_to: self.latch.remote(),
+            lost_in: self.reception.map_or(0, |reception| reception.lost()),
+            jitter_in: self.reception.map_or(0, |reception| reception.jitter()),
+            heard: self.heard,
+            key_frames: 0,
+            key_frames_broken: 0,
             drops: self.drops.list(),
         }
     }

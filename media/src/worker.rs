@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Largest media datagram; longer ones are cut, and then they are no RTP any more.
 const DATAGRAM: usize = 2048;
@@ -57,7 +57,9 @@ impl Worker {
             index[id] = at as u32;
         }
         let waker = wake.try_clone()?;
-        let worker = Worker { epoll, wake, pairs, index, commands, engine: Engine::default(), out: Out::default() };
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let engine = Engine::new(Instant::now(), unix);
+        let worker = Worker { epoll, wake, pairs, index, commands, engine, out: Out::default() };
         Ok((worker, waker))
     }
 

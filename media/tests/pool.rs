@@ -35,13 +35,14 @@ fn a_packet_goes_through_a_worker_and_the_counters_come_back() {
             first_timestamp: 0,
             send: true,
             receive: true,
+            parameter_sets: vec![],
         };
         (port, LegPlan { leg: LegId(id), audio: Some(stream), video: None })
     };
     let (port, anchor) = leg(1, &door);
     let (_, receiver) = leg(2, &phone);
     let session = SessionId(1);
-    pool.send(worker, Command::Open { session, anchor }).unwrap();
+    pool.send(worker, Command::Open { session, anchor, key_frame_by: None }).unwrap();
     pool.send(worker, Command::Put { session, leg: receiver }).unwrap();
     let mut packet = vec![0x80, 8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
     packet.extend([0x55; 160]);

@@ -5,10 +5,15 @@ use crate::model::Number;
 use crate::record::Record;
 use crate::turn::{CallTimer, Publication, Turn};
 use crate::unlock::{Act, Asker, Channel, Lock, Outcome};
+use media::command::Command;
 use serde_json::{Value, json};
 use sip_core::endpoint::{Headers, LegId, TxId};
 use sip_core::message::{Message, Method};
 use std::time::Instant;
+
+/// RFC 5168 §7: the door encodes a key frame.
+const PICTURE_FAST_UPDATE: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\r\n<media_control><vc_primitive><to_encoder>\
+<picture_fast_update/></to_encoder></vc_primitive></media_control>\r\n";
 
 /// What an INFO says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +25,8 @@ enum Said {
         reqsn: u16,
         status: u16,
     },
+    /// `picture_fast_update` (RFC 5168).
+    KeyFrame,
     /// JSON or a form that asks for something else, or another body: answered, not acted on.
     Other,
     /// JSON that is none (spec sip.md §8.4: 400).
@@ -41,6 +48,7 @@ fn read(request: &Message) -> Said {
                 .map(|(name, text)| (name.to_owned(), text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from)))
                 .collect()
         }
+        "application/media_control+xml" if body.contains("picture_fast_update") => return Said::KeyFrame,
         _ => return Said::Other,
     };
     let number = |name: &str| value[name].as_u64().and_then(|n| u16::try_from(n).ok());
@@ -69,8 +77,21 @@ impl Call {
             // The right to open is never inferred from a body: a door cannot ask itself (D-23), a phone cannot answer for it.
             Said::Unlock { .. } | Said::Result { .. } => turn.count("info_from_the_wrong_side"),
             Said::Broken => turn.count("info_unreadable"),
+            // Its own request is for nobody: a phone's picture is not shown (D-05).
+            Said::KeyFrame if leg == self.door_leg => turn.count("key_frame_asked_by_the_door"),
+            Said::KeyFrame => turn.media(self.worker, Command::AskKeyFrame { session: self.ring.session }),
             Said::Other => {}
         }
+    }
+
+    /// The door hears no RTCP: it is asked for a key frame by INFO (RFC 5168).
+    pub(super) fn ask_for_key_frame(&mut self, turn: &mut Turn<'_>) {
+        if self.state == State::Ended {
+            return;
+        }
+        let body = Some(("application/media_control+xml", PICTURE_FAST_UPDATE.as_bytes()));
+        self.key_frame_info = turn.endpoint.request(turn.now, self.door_leg, &Method::Info, &Headers::new(), body, turn.sip);
+        self.step(turn, "server", "door", "INFO picture_fast_update");
     }
 
     /// A phone wishes the door open. Its twin and repeats are the same wish.
@@ -96,6 +117,12 @@ impl Call {
 
     /// An answer to an INFO of ours. A body in it is the result as well (OPEN-09).
     pub fn response(&mut self, turn: &mut Turn<'_>, tx: TxId, response: Option<&Message>) {
+        if self.key_frame_info.take_if(|asked| *asked == tx).is_some() {
+            if response.and_then(Message::code).is_none_or(|code| code >= 300) {
+                turn.count("key_frame_info_refused");
+            }
+            return;
+        }
         let Some((reqsn, _)) = self.pulse.as_ref().filter(|(_, pair)| pair.contains(&tx)).cloned() else {
             if response.and_then(Message::code).is_none_or(|code| code >= 300) {
                 turn.count("result_info_refused");

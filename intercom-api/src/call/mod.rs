@@ -138,6 +138,8 @@ pub struct Call {
     members: BTreeMap<LegId, Member>,
     /// The pair that is or was on its way to the door: its number and transactions.
     pulse: Option<(u16, Vec<TxId>)>,
+    /// Our last INFO that asks the door for a key frame.
+    key_frame_info: Option<TxId>,
     /// Accounts to ring once more at [`CallTimer::Retry`].
     retries: Vec<Number>,
     started: Instant,
@@ -203,6 +205,7 @@ impl Call {
             standings: ring.accounts.iter().map(|account| (account.clone(), Standing::Absent)).collect(),
             members: BTreeMap::new(),
             pulse: None,
+            key_frame_info: None,
             retries: Vec::new(),
             started: turn.now,
             absent_at: turn.now + ABSENT_AFTER,
@@ -215,8 +218,9 @@ impl Call {
             ring,
         };
         call.step(turn, "door", "server", "INVITE");
+        let key_frame_by = turn.key_frames_by.get(&call.ring.caller).copied();
         let anchor = call.door_ports.plan(call.door.audio.as_ref(), call.door.video.as_ref());
-        turn.media(worker, Command::Open { session: call.ring.session, anchor });
+        turn.media(worker, Command::Open { session: call.ring.session, anchor, key_frame_by });
         if turn.settings.ringback {
             turn.media(worker, Command::Ringback { session: call.ring.session, on: true });
         }
@@ -491,6 +495,11 @@ impl Call {
                 }
                 self.publish(turn);
             }
+            command::Event::KeyFrameWanted { .. } => self.ask_for_key_frame(turn),
+            command::Event::KeyFrameBy { way, .. } => {
+                turn.key_frames_by.insert(self.ring.caller.clone(), way);
+            }
+            command::Event::Picture { .. } => {}
             command::Event::Report { legs, last, .. } => {
                 for report in legs {
                     if report.leg == crate::turn::media_leg(self.door_leg) {

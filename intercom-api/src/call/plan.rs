@@ -1,9 +1,12 @@
 //! From SDP to media: the ports of a leg and the [`LegPlan`] that its negotiated streams make.
 
 use crate::turn::{Turn, media_leg};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use media::command::{self, LegPlan, PairId, Payload, StreamPlan, WorkerId};
 use sip_core::endpoint::LegId;
-use sip_core::sdp::{Codec, Local, Stream};
+use sip_core::sdp::{self, Codec, Local, Stream};
 use std::net::IpAddr;
 
 /// One stream's socket pair and the identity we send with.
@@ -95,10 +98,17 @@ impl LegPorts {
                 first_timestamp: port.timestamp,
                 send: stream.send,
                 receive: stream.receive,
+                parameter_sets: stream.main().map(parameter_sets).unwrap_or_default(),
             })
         };
         LegPlan { leg: media_leg(self.leg), audio: stream(self.audio, audio), video: stream(self.video, video) }
     }
+}
+
+/// SPS and PPS of `sprop-parameter-sets` (RFC 6184 §8.1); what is no Base64 is left out.
+fn parameter_sets(payload: &sdp::Payload) -> Vec<Bytes> {
+    let sets = payload.h264().sprop_parameter_sets.unwrap_or_default();
+    sets.split(',').filter_map(|set| STANDARD.decode(set).ok()).map(Bytes::from).collect()
 }
 
 /// SIP's name of a codec in media's words.

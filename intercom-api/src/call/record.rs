@@ -111,6 +111,11 @@ fn stream(report: &StreamReport) -> StreamView {
         packets_out: report.packets_out,
         bytes_out: report.bytes_out,
         sends_to: report.sends_to.map(|to| to.to_string()),
+        lost_in: report.lost_in,
+        loss_out_percent: report.heard.map(|heard| f32::from(heard.fraction_lost) * 100.0 / 256.0),
+        rtt_ms: report.heard.and_then(|heard| heard.round_trip).map(|span| span.as_secs_f32() * 1000.0),
+        key_frames: report.key_frames,
+        key_frames_broken: report.key_frames_broken,
         drops: report.drops.iter().copied().collect(),
     }
 }

@@ -21,6 +21,7 @@ use crate::turn::{CallTimer, Effect, Publication, Settings, Turn};
 use crate::unlock::Lock;
 use bytes::Bytes;
 use limits::{Guard, Sender};
+use media::asking::Way;
 use media::command::{self, SessionId};
 use media::ports::PortStock;
 use ping::Pings;
@@ -92,6 +93,7 @@ pub struct Switchboard {
     ending: HashMap<Number, (LegId, Instant)>,
     /// MESSAGEs on their way: our request, and whose answer waits for it.
     relays: HashMap<TxId, TxId>,
+    key_frames_by: BTreeMap<Number, Way>,
     locks: BTreeMap<Number, Lock>,
     timers: Timers<(SessionId, CallTimer)>,
     next_session: u64,
@@ -132,6 +134,7 @@ impl Switchboard {
             talking: HashMap::new(),
             ending: HashMap::new(),
             relays: HashMap::new(),
+            key_frames_by: BTreeMap::new(),
             locks: BTreeMap::new(),
             timers: Timers::default(),
             next_session: 0,
@@ -240,6 +243,9 @@ impl Switchboard {
         let session = match &event {
             command::Event::AnchorHeard { session }
             | command::Event::FirstKeyFrame { session, .. }
+            | command::Event::KeyFrameWanted { session }
+            | command::Event::KeyFrameBy { session, .. }
+            | command::Event::Picture { session, .. }
             | command::Event::FirstVideo { session, .. }
             | command::Event::Report { session, .. } => *session,
             command::Event::Noise { pair } => return self.ports.noise(now, *pair),
@@ -488,6 +494,7 @@ impl Switchboard {
             ports: &mut self.ports,
             timers: &mut self.timers,
             sessions: &mut self.sessions,
+            key_frames_by: &mut self.key_frames_by,
             locks: &mut self.locks,
             ending: &mut self.ending,
             settings: &self.settings,

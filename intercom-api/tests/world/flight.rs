@@ -215,7 +215,7 @@ impl<'a> Replay<'a> {
         for effect in effects {
             match effect {
                 Effect::Send(transmit) => self.compare(transmit.flow.remote, &String::from_utf8_lossy(&transmit.bytes)),
-                Effect::Media { command, .. } => self.engine.command(self.now, command, &mut out),
+                Effect::Media { command, .. } => self.engine.command(self.now, *command, &mut out),
                 Effect::Publish(Publication::Call(view)) => self.call = Some(*view),
                 Effect::Publish(_) => {}
             }

@@ -243,13 +243,13 @@ impl World {
                 }
                 Effect::Media { command, .. } => {
                     self.note_command(&command);
-                    if let Command::Talk { session, leg: Some(leg) } = command
+                    if let Command::Talk { session, leg: Some(leg) } = *command
                         && self.talks.insert(session, leg).is_some_and(|first| first != leg)
                     {
                         self.wrongs.push(format!("{:?}: a second phone talks in {session:?}", self.now - self.start));
                     }
                     let mut out = Out::default();
-                    self.engine.command(self.now, command, &mut out);
+                    self.engine.command(self.now, *command, &mut out);
                     self.media_out(out, &[]);
                 }
                 Effect::Publish(Publication::Call(view)) => {
@@ -335,6 +335,8 @@ impl World {
             }
             Command::Talk { leg, .. } => format!("media talk {}", leg.map_or("nobody".into(), |leg| self.leg(leg))),
             Command::Ringback { on, .. } => format!("media ringback {}", if *on { "on" } else { "off" }),
+            Command::AskKeyFrame { .. } => "media ask for a key frame".to_owned(),
+            Command::TakePicture { .. } => "media take a picture".to_owned(),
             Command::Remove { leg, .. } => format!("media remove {}", self.leg(*leg)),
             Command::Close { .. } => "media close".to_owned(),
         };
