@@ -32,8 +32,6 @@ pub(crate) struct Session {
     fir: u8,
     /// Receivers that do not see the live picture yet.
     waiting: usize,
-    /// Key frames that are to be sent once more: the first of them.
-    repeat_at: Option<Instant>,
     wall: WallClock,
     rtcp_at: Instant,
     /// Ringback: when its next packet is due, and which one it is.
@@ -54,7 +52,6 @@ impl Session {
             asking: Asking::new(now, key_frame_by),
             fir: 0,
             waiting: 0,
-            repeat_at: None,
             wall,
             rtcp_at: now + FIRST_REPORT,
             ringback: None,
@@ -101,11 +98,8 @@ impl Session {
         self.recount();
     }
 
-    /// What is waited for, after a change.
     fn recount(&mut self) {
         self.waiting = self.legs[1..].iter().filter(|leg| leg.waits_for_key_frame()).count();
-        let repeats = self.legs[1..].iter().filter_map(|leg| leg.video.as_ref()?.sink.repeat);
-        self.repeat_at = repeats.map(|repeat| repeat.at).min();
     }
 
     pub fn talk(&mut self, leg: Option<LegId>) {
@@ -297,17 +291,11 @@ impl Session {
     /// When something is due.
     pub fn deadline(&self) -> Option<Instant> {
         let ask = self.asking.due().filter(|_| self.key_frames.last().is_some() && !self.key_frames.is_arriving());
-        [ask, self.repeat_at, Some(self.rtcp_at)].into_iter().flatten().min()
+        [ask, Some(self.rtcp_at)].into_iter().flatten().min()
     }
 
     pub fn timeout(&mut self, now: Instant, out: &mut Out) {
         self.ask_if_due(now, out);
-        if self.repeat_at.is_some_and(|at| at <= now) {
-            for video in self.legs[1..].iter_mut().filter_map(|leg| leg.video.as_mut()) {
-                video.repeat(now, &self.key_frames, out);
-            }
-            self.recount();
-        }
         if self.rtcp_at <= now {
             // Half to one and a half of the interval (RFC 3550 §6.3.1), by what is random already: there is no dice in here.
             let dice = self.legs.first().and_then(|anchor| anchor.audio.as_ref().or(anchor.video.as_ref()));

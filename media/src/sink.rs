@@ -34,16 +34,6 @@ pub(crate) enum Picture {
     },
 }
 
-/// A key frame that is sent once more, packet for packet: a phone has no way to ask for a lost piece before it can show
-/// anything, and says so seconds later if at all. Copies are dropped by every receiver (RFC 3550 §A.1).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Repeat {
-    pub at: Instant,
-    pub generation: u64,
-    pub first_seq: u16,
-    pub timestamp: u32,
-}
-
 /// See the module text.
 #[derive(Clone, Debug)]
 pub(crate) struct Sink {
@@ -51,20 +41,18 @@ pub(crate) struct Sink {
     /// Last packet sent: sequence number, timestamp, when.
     pub last: Option<(u16, u32, Instant)>,
     pub picture: Picture,
-    pub repeat: Option<Repeat>,
     /// Its first picture has been told of.
     pub told: bool,
 }
 
 impl Sink {
     pub fn new() -> Sink {
-        Sink { feed: None, last: None, picture: Picture::Nothing, repeat: None, told: false }
+        Sink { feed: None, last: None, picture: Picture::Nothing, told: false }
     }
 
     /// The picture begins anew with the next key frame.
     pub fn restart(&mut self) {
         self.picture = Picture::Nothing;
-        self.repeat = None;
     }
 
     /// Our numbers for a packet of the feed. A new feed goes on where the last one ended, its timestamps by the time that

@@ -8,7 +8,7 @@ use crate::latch::Latch;
 use crate::quality::{Heard, Reception, WallClock, middle, ticks};
 use crate::rtcp::{Report, Then};
 use crate::rtp::{HEADER, Rtp};
-use crate::sink::{Picture, Repeat, Sink};
+use crate::sink::{Picture, Sink};
 use crate::tone::{PACKET, Ringback};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 /// Between two packets of the ringback.
 pub(crate) const TONE_PACKET: Duration = Duration::from_millis(20);
 
-/// After its first sending a key frame is sent once more: late enough for a burst of loss to be over.
-const REPEAT_AFTER: Duration = Duration::from_millis(40);
+/// A key frame of at most so many packets is sent twice over when a picture begins, with the same numbers. A phone has no way to
+/// ask for a lost piece before it shows anything, and says that one is missing seconds later if at all; copies are dropped by
+/// whoever has a buffer (RFC 3550 §A.1), and to others the same key frame twice in a row does no harm.
+const TWICE: usize = 32;
 /// Frames of a picture that is caught up with are so many clock units apart, 1 ms: with their true distance the receiver would
 /// keep it as delay for good (D-19).
 const CATCH_UP: u32 = 90;
@@ -140,6 +142,11 @@ impl Stream {
         let (first_seq, last_ts) = self.sink.make_room(now, &self.plan, newest, clock, packets.len() as u16);
         let frames = packets.windows(2).filter(|two| two[0].timestamp != two[1].timestamp).count() as u32;
         let first_ts = last_ts.wrapping_sub(frames * CATCH_UP);
+        if key <= TWICE && !partial {
+            for (seq, packet) in packets[..key].iter().enumerate() {
+                self.send_kept(pt, to, first_seq.wrapping_add(seq as u16), first_ts, packet, out);
+            }
+        }
         let (mut ts, mut before) = (first_ts, packets.first().map(|packet| packet.timestamp));
         for (seq, packet) in packets.iter().enumerate() {
             if before.replace(packet.timestamp) != Some(packet.timestamp) {
@@ -147,23 +154,9 @@ impl Stream {
             }
             self.send_kept(pt, to, first_seq.wrapping_add(seq as u16), ts, packet, out);
         }
-        let generation = cache.generation();
-        self.sink.picture = if live { Picture::Live { after: newest.1 } } else { Picture::Still { generation } };
-        let at = now + REPEAT_AFTER;
-        self.sink.repeat = (key > 0 && !partial).then_some(Repeat { at, generation, first_seq, timestamp: first_ts });
+        self.sink.picture =
+            if live { Picture::Live { after: newest.1 } } else { Picture::Still { generation: cache.generation() } };
         Ok(())
-    }
-
-    /// The key frame once more, if it is due and still there.
-    pub fn repeat(&mut self, now: Instant, cache: &KeyFrames, out: &mut Out) {
-        let Some(repeat) = self.sink.repeat.take_if(|repeat| repeat.at <= now) else { return };
-        let pt = self.plan.payloads.iter().find(|payload| payload.codec == Codec::H264).map(|payload| payload.pt);
-        let (Some(pt), Some(to), true) = (pt, self.latch.remote(), self.plan.send) else { return };
-        if repeat.generation == cache.generation() {
-            for (seq, packet) in cache.opening().enumerate() {
-                self.send_kept(pt, to, repeat.first_seq.wrapping_add(seq as u16), repeat.timestamp, &packet, out);
-            }
-        }
     }
 
     fn send_kept(&mut self, pt: u8, to: SocketAddr, seq: u16, timestamp: u32, packet: &Kept<'_>, out: &mut Out) {

@@ -33,6 +33,12 @@ const PPS: &[u8] = &[0x68, 0x80];
 const FU_BEGIN: &[u8] = &[0x7c, 0x85, 0x88, 1];
 const FU_END: &[u8] = &[0x7c, 0x45, 2, 3];
 
+/// As a receiver with a buffer sees them.
+fn once(seen: Vec<&Sent>) -> Vec<&Sent> {
+    let mut numbers = std::collections::BTreeSet::new();
+    seen.into_iter().filter(|sent| numbers.insert(sent.seq)).collect()
+}
+
 fn payloads(seen: &[&Sent]) -> Vec<Vec<u8>> {
     seen.iter().map(|sent| sent.payload().to_vec()).collect()
 }
@@ -62,6 +68,7 @@ fn a_phone_that_joins_has_the_picture_at_once_and_goes_on_live() {
     let out = w.command(Command::Put { session: S, leg: plan(B) });
     let joined = sent(out, &[]);
     let seen = seen_by(B, &joined);
+    let seen = once(seen);
     assert_eq!(payloads(&seen), [SPS, PPS, FU_BEGIN, FU_END, P, P, P, P, P]);
     assert_eq!(seen.iter().map(|s| s.seq).collect::<Vec<_>>(), (100..109).collect::<Vec<_>>());
     assert_eq!(
@@ -86,15 +93,15 @@ fn far_from_the_key_frame_there_is_a_still_until_the_next_one() {
     }
     let out = w.command(Command::Put { session: S, leg: plan(B) });
     let joined = sent(out, &[]);
-    assert_eq!(payloads(&seen_by(B, &joined)), [SPS, PPS, FU_BEGIN, FU_END]);
+    assert_eq!(payloads(&once(seen_by(B, &joined))), [SPS, PPS, FU_BEGIN, FU_END]);
     assert_eq!(requests(&joined).len(), 1);
     for _ in 0..10 {
         let later = play(&mut w, &mut seq, &mut ts, false);
-        assert!(seen_by(B, &later).iter().all(|s| s.seq < 104), "nothing that needs what B has not seen");
+        assert!(seen_by(B, &later).is_empty(), "nothing that needs what B has not seen");
     }
     let next = play(&mut w, &mut seq, &mut ts, true);
-    let seen = seen_by(B, &next);
-    assert_eq!(payloads(&seen)[..4], [SPS, PPS, FU_BEGIN, FU_END]);
+    let seen = once(seen_by(B, &next));
+    assert_eq!(payloads(&seen), [SPS, PPS, FU_BEGIN, FU_END]);
     assert_eq!((seen[0].seq, seen[3].seq), (104, 107), "what B did not get leaves no gap");
     let step = seen[0].ts.wrapping_sub(seen_by(B, &joined)[3].ts);
     assert_eq!(step, 11 * 3600, "the time that has passed");
@@ -123,7 +130,7 @@ fn a_key_frame_that_lost_a_packet_begins_no_picture() {
     assert!(seen_by(A, &sent).is_empty());
     assert_eq!(requests(&sent).len(), 1, "the door is asked for another");
     let whole = w.video_at(6, 7200, true, IDR);
-    assert_eq!(payloads(&seen_by(A, &whole)), [SPS, IDR], "with the parameter sets that came before");
+    assert_eq!(payloads(&once(seen_by(A, &whole))), [SPS, IDR], "with the parameter sets that came before");
     let report = w.report();
     assert_eq!((report[0].video.key_frames, report[0].video.key_frames_broken, report[0].video.lost_in), (1, 1, 1));
 }
@@ -138,7 +145,7 @@ fn parameter_sets_of_the_sdp_come_first_when_the_stream_has_none() {
     w.command(Command::Open { session: S, anchor: door, key_frame_by: None });
     w.command(Command::Put { session: S, leg: plan(A) });
     let sent = w.video(1, true, IDR);
-    assert_eq!(payloads(&seen_by(A, &sent)), [sps, PPS, IDR]);
+    assert_eq!(payloads(&once(seen_by(A, &sent))), [sps, PPS, IDR]);
     let live = w.video_at(2, 6600, true, P);
     assert_eq!(seen_by(A, &live)[0].seq, 103);
 }
@@ -210,10 +217,8 @@ fn a_phone_that_answers_from_another_address_gets_a_picture_there() {
     moved.video.as_mut().unwrap().remote = Some(there);
     let out = w.command(Command::Put { session: S, leg: moved });
     let sent = sent(out, &[]);
-    assert_eq!(
-        sent.iter().filter(|s| s.to == there).map(|s| s.payload().to_vec()).collect::<Vec<_>>(),
-        [SPS, PPS, FU_BEGIN, FU_END]
-    );
+    let seen = sent.iter().filter(|s| s.to == there).collect();
+    assert_eq!(payloads(&once(seen)), [SPS, PPS, FU_BEGIN, FU_END]);
     assert_eq!(sent[0].seq, 104, "the same stream goes on");
 }
 

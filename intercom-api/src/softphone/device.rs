@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns sockets and the clock
 
 use super::agent::{Agent, AgentConfig, AgentEvent, AgentOut};
-use super::clip::{self, Clip};
+use super::clip::{self, Clip, Packing};
 use super::rtp::Rtp;
 use super::screen::Screen;
 use super::voice;
@@ -92,8 +92,9 @@ pub struct Tally {
     pub audio_packets: u64,
     pub video_packets: u64,
     pub key_frames: u64,
-    /// Pictures decoded, and the number read from the last one; only with a real clip.
+    /// Pictures decoded, and the numbers read from the first and the last one; only with a real clip.
     pub pictures: u64,
+    pub first: Option<u8>,
     pub counter: Option<u8>,
     /// The tone heard last, and how often a packet carried it.
     pub tone: Option<(u16, u64)>,
@@ -323,8 +324,8 @@ impl Device {
     }
 
     fn tally(&self) -> Tally {
-        let (pictures, counter) = self.screen.as_ref().map_or((0, None), |screen| (screen.pictures, screen.counter));
-        Tally { pictures, counter, ..self.tally }
+        let Some(screen) = &self.screen else { return self.tally };
+        Tally { pictures: screen.pictures, first: screen.first, counter: screen.counter, ..self.tally }
     }
 
     fn tell(&self, happened: Happened) {
@@ -347,7 +348,11 @@ impl Device {
         Supported {
             audio: vec![Codec::Pcmu, Codec::Pcma, Codec::TelephoneEvent(8000)],
             audio_direction: Direction::SendRecv,
-            video: if door { vec![h264(1)] } else { vec![h264(1), h264(0)] },
+            video: match &self.role {
+                Role::Door(Clip { packing: Packing::Single, .. }) => vec![h264(0)],
+                Role::Door(_) => vec![h264(1)],
+                Role::Phone { .. } => vec![h264(1), h264(0)],
+            },
             video_direction: if door { Direction::SendOnly } else { Direction::RecvOnly },
         }
     }
@@ -384,7 +389,7 @@ impl Device {
     fn show(&mut self) {
         let Role::Door(clip) = &self.role else { return };
         let frame = &clip.frames[self.frame % clip.frames.len()];
-        let payloads = clip::payloads(frame);
+        let payloads = clip::payloads(frame, clip.packing);
         let last = payloads.len().saturating_sub(1);
         for (index, payload) in payloads.iter().enumerate() {
             self.video.send(payload, index == last);
@@ -395,6 +400,9 @@ impl Device {
 
     /// A key frame is wanted (PLI or FIR, RFC 4585, RFC 5104): the next frame is one.
     fn feedback(&mut self, packet: &[u8]) {
+        if matches!(&self.role, Role::Door(Clip { deaf: true, .. })) {
+            return;
+        }
         let mut rest = packet;
         while let [head, kind, high, low, ..] = rest {
             let len = 4 * (usize::from(*high) << 8 | usize::from(*low)) + 4;
@@ -406,6 +414,10 @@ impl Device {
     }
 
     fn picture(&mut self, packet: &[u8]) {
+        if self.video.stream.is_none() {
+            // The last of a call that is over.
+            return;
+        }
         let ([_, marker, high, low, _, _, _, _, s0, s1, s2, s3, payload @ ..], false) = (packet, self.lost()) else { return };
         self.tally.video_packets += 1;
         let marker = marker & 0x80 != 0;

@@ -9,5 +9,5 @@ mod screen;
 mod voice;
 
 pub use agent::{Agent, AgentConfig, AgentEvent, AgentOut};
-pub use clip::{Clip, Frame};
+pub use clip::{Clip, Packing};
 pub use device::{Device, DeviceConfig, Happened, Order, Role, Tally};

@@ -21,7 +21,8 @@ pub struct Screen {
     key: bool,
     /// Pictures shown.
     pub pictures: u64,
-    /// Frame number of the last picture.
+    /// Frame number of the first picture, and of the last.
+    pub first: Option<u8>,
     pub counter: Option<u8>,
 }
 
@@ -34,6 +35,7 @@ impl Screen {
             broken: false,
             key: false,
             pictures: 0,
+            first: None,
             counter: None,
         }
     }
@@ -45,6 +47,10 @@ impl Screen {
 
     /// One RTP packet in the order of arrival. `true`: a picture is complete.
     pub fn packet(&mut self, seq: u16, marker: bool, payload: &[u8]) -> bool {
+        if self.next.is_some_and(|next| seq.wrapping_sub(next) >= 0x8000) {
+            // A copy, or one that is too late.
+            return false;
+        }
         if self.next.is_some_and(|next| next != seq) {
             (self.unit, self.broken) = (None, true);
         }
@@ -71,6 +77,7 @@ impl Screen {
         let luma = picture.y();
         let bit = |n: usize| luma.get(LINE * stride + n * BLOCK + BLOCK / 2).is_some_and(|y| *y > 125);
         self.counter = (width >= 8 * BLOCK).then(|| (0..8).fold(0, |number, n| number | u8::from(bit(n)) << n));
+        self.first = self.first.or(self.counter);
         self.pictures += 1;
         true
     }
@@ -106,7 +113,7 @@ fn append(unit: &mut Vec<u8>, payload: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clip::{Clip, payloads};
+    use super::super::clip::{Clip, Packing, payloads};
     use super::*;
 
     #[test]
@@ -116,7 +123,7 @@ mod tests {
         let mut screen = Screen::new();
         let mut seq = 65_500u16;
         for (number, frame) in clip.frames.iter().enumerate() {
-            let parts = payloads(frame);
+            let parts = payloads(frame, Packing::Aggregates);
             for (index, payload) in parts.iter().enumerate() {
                 screen.packet(seq, index + 1 == parts.len(), payload);
                 seq = seq.wrapping_add(1);
