@@ -52,7 +52,19 @@ fn every_phone_sees_the_visitor_before_anyone_answers() {
     let capture = Capture::start(&folder, &[SERVER, DOOR, PHONE_A, PHONE_B]);
     let start = |number: &str, ip, rtp, answer, tone, display| {
         let (password, server) = (&password(number), server.sip);
-        Baresip::start(&Setup { number, password, transport: "udp", server, trusts: None, ip, rtp, answer, tone, display })
+        Baresip::start(&Setup {
+            number,
+            password,
+            transport: "udp",
+            server,
+            trusts: None,
+            ip,
+            rtp,
+            answer,
+            tone,
+            display,
+            loses: 0,
+        })
     };
     let mut app1 = start("app1", PHONE_A, &a_rtp, "early", 600, None);
     let mut app2 = start("app2", PHONE_B, &b_rtp, "early", 700, None);
@@ -152,7 +164,19 @@ fn a_door_on_tcp_rings_a_phone_on_tls() {
     let start = |number: &str, transport, ip, rtp, answer| {
         let (password, server) = (&password(number), server.sip_of(transport));
         let trusts = Some(cert.as_path()).filter(|_| transport == "tls");
-        Baresip::start(&Setup { number, password, transport, server, trusts, ip, rtp, answer, tone: 1000, display: None })
+        Baresip::start(&Setup {
+            number,
+            password,
+            transport,
+            server,
+            trusts,
+            ip,
+            rtp,
+            answer,
+            tone: 1000,
+            display: None,
+            loses: 0,
+        })
     };
     let mut phone = start("app1", "tls", "127.0.0.79", "30500-30599", "early");
     let mut door = start("door1", "tcp", "127.0.0.78", "30400-30499", "manual");
@@ -205,6 +229,7 @@ fn a_door_that_refuses_the_unlock_ends_the_wish_at_once() {
         answer: "manual",
         tone: 1000,
         display: None,
+        loses: 0,
     };
     let mut door = Baresip::start(&door);
     door.command("dial", &format!("sip:101@{}", server.sip.ip()));
