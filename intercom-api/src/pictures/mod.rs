@@ -287,3 +287,66 @@ impl Studio {
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::album::Retention;
+    use super::*;
+    use crate::model::Number;
+    use bytes::Bytes;
+    use job::Why;
+    use media::snapshot::Preset;
+
+    fn scene(program: &str) -> (Arc<Pictures>, Studio, PathBuf) {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("doorline-studio-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let store = Store::open(&root.join("db")).unwrap();
+        let album = Album::new(root.join("snapshots"), Retention { days: 30, bytes: 1 << 30 });
+        let (pictures, studio) = Pictures::new(album, store, program.into());
+        (pictures, studio, root)
+    }
+
+    fn job(call: &str, tickets: Vec<u64>) -> Job {
+        let shown = Some(Shown { taken_ms: 0, annex_b: Bytes::from_static(b"x") });
+        let (call, door) = (CallId(call.into()), Number::new("d"));
+        Job { id: "c-1".into(), call, door, why: Why::Asked, preset: Preset::Large, tickets, shown }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_the_next_at_once() {
+        let (pictures, _studio, root) = scene("/nowhere");
+        for _ in 0..QUEUE {
+            pictures.put(job("c", vec![]));
+        }
+        assert!(pictures.counts().is_empty());
+        let (ticket, outcome) = pictures.wait();
+        pictures.put(job("c", vec![ticket]));
+        assert_eq!(outcome.await.unwrap(), Err(NoPicture::QueueFull));
+        assert_eq!(pictures.counts(), [("picture_queue_full", 1)].into());
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_door_that_kills_every_helper_gets_no_more_of_them() {
+        // Ends at once, whatever it is asked.
+        let (pictures, studio, root) = scene("/bin/false");
+        let (stop, stopped) = oneshot::channel();
+        let studio = tokio::spawn(studio.run(stopped));
+        let ask = async |call: &str| {
+            let (ticket, outcome) = pictures.wait();
+            pictures.put(job(call, vec![ticket]));
+            outcome.await.unwrap()
+        };
+        for _ in 0..STRIKES {
+            assert_eq!(ask("bad").await, Err(NoPicture::Helper(HelperError::Died)));
+        }
+        assert_eq!(ask("bad").await, Err(NoPicture::Struck));
+        let counts = pictures.counts();
+        assert_eq!((counts["picture_helper_died"], counts["picture_helper_restarts"]), (6, 5), "twice each");
+        stop.send(()).unwrap();
+        studio.await.unwrap();
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}
