@@ -32,8 +32,13 @@ impl Scene {
         let call = effects
             .iter()
             .find_map(|e| if let Effect::Publish(Publication::Call(view)) = e { Some(view.id.clone()) } else { None });
-        let open =
-            |e: &Effect| if let Effect::Media { command: Command::Open { session, .. }, .. } = e { Some(*session) } else { None };
+        let open = |effect: &Effect| match effect {
+            Effect::Media { command, .. } => match &**command {
+                Command::Open { session, .. } => Some(*session),
+                _ => None,
+            },
+            _ => None,
+        };
         let session = effects.iter().find_map(open);
         Scene { b, call: call.unwrap(), session: session.unwrap() }
     }
@@ -62,7 +67,9 @@ impl Scene {
 
 /// How often media is asked.
 fn questions(effects: &[Effect]) -> usize {
-    effects.iter().filter(|e| matches!(e, Effect::Media { command: Command::TakePicture { .. }, .. })).count()
+    let asks =
+        |effect: &&Effect| matches!(effect, Effect::Media { command, .. } if matches!(**command, Command::TakePicture { .. }));
+    effects.iter().filter(asks).count()
 }
 
 #[test]
