@@ -9,7 +9,7 @@ use fixtures::process::wait_until;
 use fixtures::server::{BEARER, Server, password};
 use intercom_api::pictures::helper::parse_answer;
 use intercom_api::softphone::{Clip, Device, DeviceConfig, Frame, Happened, Order, Role, Tally};
-use media::snapshot::{Preset, SnapshotError};
+use media::snapshot::{Preset, SnapshotError, nal_units};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -353,6 +353,35 @@ impl Drop for Raw {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn every_camera_fits_into_the_memory_it_may_use() {
+    let sizes = [("320x240", "baseline"), ("1280x720", "main"), ("1920x1080", "high"), ("3840x2160", "high")];
+    let mut helper = Raw::start();
+    for (size, profile) in sizes {
+        let source = format!("testsrc2=size={size}:rate=1:duration=1,format=yuv420p");
+        let mut command = Command::new("ffmpeg");
+        command.args(["-v", "error", "-f", "lavfi", "-i", &source, "-frames:v", "1", "-c:v", "libx264", "-profile:v", profile]);
+        let key_frame = fixtures::process::run(command.args(["-x264-params", "slices=4", "-f", "h264", "-"])).unwrap();
+        let began = Instant::now();
+        let answer = helper.ask(&key_frame);
+        println!("{size}: {} bytes, {answer:?} in {:?}", key_frame.len(), began.elapsed());
+        assert!(matches!(answer, Some(Ok(10_000..=100_000))), "{size}: {answer:?}");
+        // The decoder has that picture in it now: a slice that is missing must not be taken from there.
+        let slices = nal_units(&key_frame).filter(|unit| unit[0] & 0x1f == 5).count();
+        assert_eq!(slices, 4);
+        for missing in 1..slices {
+            let mut seen = 0;
+            let kept = nal_units(&key_frame).filter(|unit| {
+                seen += usize::from(unit[0] & 0x1f == 5);
+                unit[0] & 0x1f != 5 || seen != missing + 1
+            });
+            let holed: Vec<u8> = kept.flat_map(|unit| [&[0, 0, 0, 1], unit].concat()).collect();
+            assert_eq!(helper.ask(&holed), Some(Err(SnapshotError::Undecodable)), "{size} without slice {missing}");
+            assert!(matches!(helper.ask(&key_frame), Some(Ok(_))));
+        }
     }
 }
 
