@@ -233,9 +233,7 @@ async fn a_door_that_has_shown_nothing_or_nonsense_has_no_picture() {
     assert!(problem["error"].as_str().unwrap().starts_with("picture_nothing_shown"), "{problem}");
     drop(scene);
 
-    let nal = |bytes: &[u8]| [bytes, &[0xa5; 300][..]].concat().into();
-    let nonsense = Frame { key: true, nals: vec![nal(&[0x67, 0x42, 0, 30]), nal(&[0x68]), nal(&[0x65, 0x88])] };
-    let scene = Scene::ringing("127.0.0.113", Clip { frames: vec![nonsense] }).await;
+    let scene = Scene::ringing("127.0.0.113", Clip::synthetic(25)).await;
     assert!(wait_until(PATIENCE, || !scene.call()["door_first_frame_ms"].is_null()));
     let (status, problem) = scene.take("");
     assert_eq!(status, 503, "{problem}");
