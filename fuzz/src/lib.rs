@@ -2,6 +2,7 @@
 
 pub mod digest;
 pub mod framing;
+pub mod key_frame;
 pub mod message;
 pub mod sdp;
 pub mod switchboard;

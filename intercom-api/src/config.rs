@@ -23,6 +23,7 @@ pub struct Config {
     pub ring: Ring,
     pub talk: Talk,
     pub unlock: Unlock,
+    pub records: Records,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -98,6 +99,19 @@ pub struct Talk {
 #[serde(deny_unknown_fields, default)]
 pub struct Unlock {
     pub while_ringing: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Records {
+    pub keep_days: u32,
+    pub snapshots_mb: u32,
+}
+
+impl Default for Records {
+    fn default() -> Records {
+        Records { keep_days: 30, snapshots_mb: 4000 }
+    }
 }
 
 impl Default for Unlock {
@@ -185,6 +199,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("ring", "tone", "what the visitor hears while it rings: ringback or none"),
     ("talk", "limit_s", "longest talk in seconds (10-3600)"),
     ("unlock", "while_ringing", "a phone of the room may open the door before anybody answers"),
+    ("records", "keep_days", "pictures of visitors are kept so many days"),
+    ("records", "snapshots_mb", "and at most so many megabytes of them, the newest"),
 ];
 
 /// One thing that is wrong.
@@ -384,6 +400,12 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     }
     if !(10..=3600).contains(&config.talk.limit_s) {
         wrong("talk", "limit_s", format!("{} is not within 10-3600", config.talk.limit_s));
+    }
+    if !(1..=3650).contains(&config.records.keep_days) {
+        wrong("records", "keep_days", format!("{} is not within 1-3650", config.records.keep_days));
+    }
+    if !(10..=10_000_000).contains(&config.records.snapshots_mb) {
+        wrong("records", "snapshots_mb", format!("{} is not within 10-10000000", config.records.snapshots_mb));
     }
     if config.top.drain_s > 3600 {
         wrong("", "drain_s", format!("{} is more than an hour", config.top.drain_s));

@@ -2,6 +2,7 @@
 
 use crate::live::CallId;
 use crate::model::DirectoryChange;
+use media::snapshot::Preset;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,6 +14,12 @@ pub enum Order {
     /// One API write; answered after it is applied, so that a REGISTER right after the reply succeeds (D-30).
     Apply(Vec<DirectoryChange>),
     HangUp(CallId),
+    /// A picture of the visitor, now; the outcome goes to whoever holds this ticket.
+    Picture {
+        call: CallId,
+        preset: Preset,
+        ticket: u64,
+    },
     /// Everything counted; read only when somebody looks.
     Numbers,
     /// Bans in force.
@@ -28,6 +35,8 @@ pub enum Order {
 pub enum Answer {
     Done,
     NotFound,
+    /// The call has none to give.
+    NoPicture(&'static str),
     Numbers(Box<Numbers>),
     Bans(Vec<BanView>),
 }

@@ -9,6 +9,7 @@ use crate::control::{Answer, Numbers, OrderReceiver};
 use crate::flight::{self, FlightRecorder};
 use crate::keeper::Keeper;
 use crate::live::{CallId, CallView, Live};
+use crate::pictures::Pictures;
 use crate::record::Record;
 use crate::switchboard::Switchboard;
 use crate::switchboard::limits::Sender;
@@ -65,6 +66,8 @@ pub struct Driver {
     pub keeper: Arc<Keeper>,
     /// Where entries of the record go to be written.
     pub records: mpsc::UnboundedSender<Record>,
+    /// Where key frames go to become pictures.
+    pub pictures: Arc<Pictures>,
     /// Where calls that ended badly are written down.
     pub flights: PathBuf,
     /// SIGTERM: no new calls; running ones have so long.
@@ -79,7 +82,7 @@ impl Driver {
 
     async fn turns(self) -> io::Result<()> {
         let Driver { mut switchboard, udp, mut connections, counts, mut orders, mut media_events, .. } = self;
-        let Driver { send_media, live, keeper, records, flights, mut drain, .. } = self;
+        let Driver { send_media, live, keeper, records, pictures, flights, mut drain, .. } = self;
         let (mut batch, mut next, mut pace) = (Batch::default(), 0, Pace::new(Instant::now()));
         let udp = udp.into_iter().map(Bound::open).collect::<io::Result<_>>()?;
         let mut shell = Shell {
@@ -89,6 +92,7 @@ impl Driver {
             live,
             keeper,
             records,
+            pictures,
             recorder: FlightRecorder::default(),
             flights,
             landing: VecDeque::new(),
@@ -199,6 +203,7 @@ struct Shell {
     live: Arc<Live>,
     keeper: Arc<Keeper>,
     records: mpsc::UnboundedSender<Record>,
+    pictures: Arc<Pictures>,
     recorder: FlightRecorder,
     flights: PathBuf,
     /// Ended calls whose last datagrams are still awaited.
@@ -295,9 +300,9 @@ impl Shell {
                     }
                     Effect::Media { worker, command } => {
                         let session = session_of(&command);
-                        if !(self.send_media)(worker, *command) && !refused.contains(&session) {
-                            refused.push(session);
-                            switchboard.media_refused(now, session, &mut self.effects);
+                        let picture = matches!(*command, Command::TakePicture { .. });
+                        if !(self.send_media)(worker, *command) {
+                            self.media_refuses(now, switchboard, session, picture, &mut refused);
                         }
                     }
                     Effect::Publish(publication) => self.publish(now, publication),
@@ -310,9 +315,27 @@ impl Shell {
         }
     }
 
-    /// What the transports count.
+    /// A worker's queue is full: a call goes on without a picture, but not without media.
+    fn media_refuses(
+        &mut self,
+        now: Instant,
+        switchboard: &mut Switchboard,
+        session: SessionId,
+        picture: bool,
+        refused: &mut Vec<SessionId>,
+    ) {
+        if picture {
+            switchboard.media(now, Event::Picture { session, picture: None }, &mut self.effects);
+        } else if !refused.contains(&session) {
+            refused.push(session);
+            switchboard.media_refused(now, session, &mut self.effects);
+        }
+    }
+
+    /// What the transports and the studio count.
     fn add_numbers(&self, numbers: &mut Numbers) {
         numbers.events.extend(self.wires.counts());
+        numbers.events.extend(self.pictures.counts());
         numbers.events.insert("stranger_queue_full", self.strangers.lost());
     }
 
@@ -366,6 +389,7 @@ impl Shell {
                 tracing::warn!(door, "this door rings too often: a stuck button, or somebody uses its account");
             }
             Publication::Keep { account, kept } => self.keeper.keep(account, kept),
+            Publication::Picture(job) => self.pictures.put(*job),
             Publication::Record(record) => {
                 tracing::info!(
                     account = record.account,

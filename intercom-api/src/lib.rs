@@ -11,6 +11,7 @@ pub mod http;
 pub mod keeper;
 pub mod live;
 pub mod model;
+pub mod pictures;
 pub mod record;
 pub mod room;
 pub mod serve;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use intercom_api::config::{self, Config};
-use intercom_api::{demo, serve};
+use intercom_api::{demo, pictures, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -49,13 +49,18 @@ enum Command {
     Check,
     /// Print the effective configuration as commented TOML.
     Config,
+    /// Started by the server itself: decodes pictures of doors, apart from everything else.
+    #[command(hide = true)]
+    PictureHelper,
 }
 
 fn main() -> ExitCode {
     let Args { options, command } = Args::parse();
-    if let Some(Command::Demo) = command {
+    match command {
         // The demo's server has settings of its own.
-        return demo::run();
+        Some(Command::Demo) => return demo::run(),
+        Some(Command::PictureHelper) => return pictures::helper::run(),
+        _ => {}
     }
     let mut config = match config::load(options.config.as_deref(), std::env::vars()) {
         Ok(config) => config,
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Demo => demo::run(),
+        Command::PictureHelper => pictures::helper::run(),
         Command::Serve => run(&config, options.log),
     }
 }

@@ -25,4 +25,8 @@ pub struct Record {
     pub outcome: String,
     /// What the asker was told.
     pub status: u16,
+    /// Id of the picture of the moment it was asked, once there is one; the picture itself is outside the record (D-29).
+    pub snapshot: Option<String>,
+    /// SHA-256 of that picture in hex; it stays when the picture is deleted.
+    pub snapshot_sha256: Option<String>,
 }

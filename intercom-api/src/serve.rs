@@ -9,6 +9,8 @@ use crate::driver::{Driver, MEDIA_QUEUE, MESSAGE_QUEUE};
 use crate::http::{self, ApiState};
 use crate::keeper::{Keeper, Rows};
 use crate::live::Live;
+use crate::pictures::Pictures;
+use crate::pictures::album::{Album, Retention};
 use crate::record::Record;
 use crate::store::Store;
 use crate::switchboard::{Parts, Switchboard};
@@ -107,6 +109,12 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             }
         }
     });
+    let retention = Retention { days: config.records.keep_days, bytes: i64::from(config.records.snapshots_mb) * 1_000_000 };
+    let album = Album::new(config.top.data_dir.join("snapshots"), retention);
+    // Whatever lies where we were started from now: the helper is this program, not the next version of it.
+    let (pictures, studio) = Pictures::new(album, store.clone(), "/proc/self/exe".into());
+    let (stop_pictures, pictures_stopped) = oneshot::channel();
+    let studio = tokio::spawn(studio.run(pictures_stopped));
     let (control, orders) = Control::new();
     let live = Arc::new(Live::default());
     let keeper = Arc::new(Keeper::default());
@@ -145,6 +153,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         live: live.clone(),
         keeper,
         records,
+        pictures: pictures.clone(),
         flights: config.top.data_dir.join("flights"),
         drain: drained,
     };
@@ -153,7 +162,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     })?;
 
     let sip_host = public_host.unwrap_or_else(|| reachable_ip(sip_local.ip()).to_string());
-    let state = ApiState::new(config, store, control, live, &sip_host, sip_local.port());
+    let state = ApiState::new(config, store, control, live, pictures, &sip_host, sip_local.port());
     let draining = state.draining.clone();
     if config.api.bearer.is_empty() {
         tracing::warn!("api.bearer is not set: nothing but /healthz is served over HTTP");
@@ -184,8 +193,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     draining.store(true, Ordering::Relaxed);
     let _ = drain.send(Duration::from_secs(config.top.drain_s));
     let _ = done.await;
-    let _ = stop_keeping.send(());
+    let (_, _) = (stop_keeping.send(()), stop_pictures.send(()));
     keeping.await?;
+    studio.await?;
     let _ = stop_http.send(());
     http.await??;
     Ok(())

@@ -2,6 +2,7 @@
 
 use crate::live::{CallView, Kept, Registration};
 use crate::model::Number;
+use crate::pictures::job::Job;
 use crate::record::Record;
 use crate::switchboard::limits::SOURCE_RATE;
 use crate::unlock::Lock;
@@ -51,6 +52,8 @@ pub enum Publication {
     },
     /// An entry of the record; the driver has it written.
     Record(Box<Record>),
+    /// A picture of the visitor; the driver has it made and stored.
+    Picture(Box<Job>),
 }
 
 /// The part of the configuration that signalling needs.

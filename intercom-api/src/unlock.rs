@@ -33,6 +33,8 @@ pub struct Asker {
     pub account: Number,
     pub channel: Channel,
     pub at: Instant,
+    /// Id of the picture of that moment.
+    pub picture: Option<String>,
 }
 
 /// How a wish ended.
@@ -255,7 +257,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn asker(now: Instant, leg: u64) -> Asker {
-        Asker { account: Number::new(&format!("p{leg}")), channel: Channel::Info { leg: LegId(leg), reqsn: 1 }, at: now }
+        let channel = Channel::Info { leg: LegId(leg), reqsn: 1 };
+        Asker { account: Number::new(&format!("p{leg}")), channel, at: now, picture: None }
     }
 
     #[test]

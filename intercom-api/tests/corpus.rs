@@ -7,6 +7,8 @@
 mod digest;
 #[path = "../../fuzz/src/framing.rs"]
 mod framing;
+#[path = "../../fuzz/src/key_frame.rs"]
+mod key_frame;
 #[path = "../../fuzz/src/message.rs"]
 mod message;
 #[path = "../../fuzz/src/sdp.rs"]
@@ -96,6 +98,9 @@ const WORDS: &[&[u8]] = &[
     b"SIP/2.0",
     b"Content-Length: ",
     b"\r\n ",
+    b"\0\0\x01",
+    b"\0\0\0\x01\x67",
+    b"\0\0\x01\x65\x88",
     b"99",
     b"127",
     b"128",
@@ -178,6 +183,11 @@ fn switchboard_survives_anything() {
 #[test]
 fn framing_survives_anything() {
     check("framing", framing::run, 1);
+}
+
+#[test]
+fn key_frame_survives_anything() {
+    check("key_frame", key_frame::run, 1);
 }
 
 #[test]

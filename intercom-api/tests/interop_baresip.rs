@@ -5,9 +5,9 @@ use fixtures::capture::{Capture, Sip, ladder};
 use fixtures::certificate;
 use fixtures::process::{Folder, wait_until};
 use fixtures::rtp::{Flow, flows};
-use fixtures::server::{Server, password};
+use fixtures::server::{BEARER, Server, password};
 use fixtures::sipp::Scenario;
-use fixtures::{picture, tone};
+use fixtures::{http, picture, tone};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -96,6 +96,9 @@ fn every_phone_sees_the_visitor_before_anyone_answers() {
         legs.iter().any(|leg| leg["account"] == "app1" && leg["audio"]["packets_in"].as_u64() >= Some(75))
     });
     assert!(talk, "the door should hear the phone: {call:#}");
+    let shot = server.api("POST", &format!("/v1/calls/{id}/snapshot"), None);
+    let (_, kind, jpeg) = http::bytes(server.api, BEARER, shot["url"].as_str().unwrap_or_default()).unwrap();
+    assert!(kind == "image/jpeg" && picture::shows_quads(&jpeg), "the visitor as a picture: {shot:#}");
     app1.command("hangup", "");
     door.wait_event("CALL_CLOSED", PATIENCE);
     app2.wait_event("CALL_CLOSED", PATIENCE);

@@ -18,6 +18,7 @@ pub mod rtcp;
 pub mod rtp;
 mod session;
 mod sink;
+pub mod snapshot;
 mod stream;
 mod tone;
 mod worker;

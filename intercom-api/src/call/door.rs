@@ -100,7 +100,10 @@ impl Call {
         if !member.twins.is_new(turn.now, reqsn, cseq) {
             return turn.count("unlock_twin");
         }
-        let asker = Asker { account: member.account.clone(), channel: Channel::Info { leg, reqsn }, at: turn.now };
+        let account = member.account.clone();
+        // The pulse does not wait for it.
+        let picture = self.picture_of_unlock(turn);
+        let asker = Asker { account, channel: Channel::Info { leg, reqsn }, at: turn.now, picture };
         let may = match self.state {
             State::Ringing => turn.settings.unlock_while_ringing,
             State::Answered { winner } => winner == leg,
@@ -176,7 +179,8 @@ impl Call {
                 Act::Tell { asker, outcome, pulsed } => self.tell(turn, asker, outcome, pulsed),
                 Act::Late { reqsn, outcome, pulsed } => {
                     self.step(turn, "door", "server", "unlock result (late)");
-                    self.write(turn, "", reqsn, pulsed, Some(pulsed), format!("late {}", outcome.name()), outcome.status());
+                    let outcome_name = format!("late {}", outcome.name());
+                    self.write(turn, "", reqsn, pulsed, Some(pulsed), None, outcome_name, outcome.status());
                 }
             }
         }
@@ -207,7 +211,8 @@ impl Call {
         let body = json!({"res": "unlock", "reqsn": reqsn, "status": status}).to_string();
         self.send_pair(turn, leg, &body);
         self.step(turn, "server", asker.account.as_str(), &format!("INFO unlock result {status} (pair)"));
-        self.write(turn, asker.account.as_str(), reqsn, asker.at, pulsed, outcome.name().to_owned(), status);
+        let (account, outcome) = (asker.account.as_str(), outcome.name().to_owned());
+        self.write(turn, account, reqsn, asker.at, pulsed, asker.picture, outcome, status);
     }
 
     #[allow(clippy::too_many_arguments)] // the columns of the record
@@ -218,6 +223,7 @@ impl Call {
         reqsn: u16,
         asked: Instant,
         pulsed: Option<Instant>,
+        snapshot: Option<String>,
         outcome: String,
         status: u16,
     ) {
@@ -234,6 +240,8 @@ impl Call {
             ended_ms: turn.unix_ms,
             outcome,
             status,
+            snapshot,
+            snapshot_sha256: None,
         };
         turn.publish(Publication::Record(Box::new(record)));
     }

@@ -12,6 +12,7 @@
 mod door;
 mod end;
 mod member;
+pub mod picture;
 mod plan;
 mod record;
 mod renew;
@@ -21,6 +22,7 @@ use crate::model::Number;
 use crate::turn::{CallTimer, Publication, Turn};
 use media::command::{self, Command, SessionId, WorkerId};
 use member::Member;
+use picture::Pictures;
 use plan::LegPorts;
 use record::Ladder;
 use sip_core::endpoint::{Headers, LegId, TxId};
@@ -151,6 +153,7 @@ pub struct Call {
     /// First complete key frame of the door (D-20).
     first_key_frame: Option<Instant>,
     door_report: (command::StreamReport, command::StreamReport),
+    pictures: Pictures,
     ladder: Ladder,
 }
 
@@ -214,6 +217,7 @@ impl Call {
             ended_ms: None,
             first_key_frame: None,
             door_report: Default::default(),
+            pictures: Pictures::default(),
             ladder: Ladder::new(turn.now),
             ring,
         };
@@ -487,6 +491,7 @@ impl Call {
             }
             command::Event::FirstKeyFrame { at, .. } => {
                 self.first_key_frame.get_or_insert(at);
+                self.picture_of_ring(turn);
                 self.publish(turn);
             }
             command::Event::FirstVideo { leg, at, .. } => {
@@ -499,7 +504,6 @@ impl Call {
             command::Event::KeyFrameBy { way, .. } => {
                 turn.key_frames_by.insert(self.ring.caller.clone(), way);
             }
-            command::Event::Picture { .. } => {}
             command::Event::Report { legs, last, .. } => {
                 for report in legs {
                     if report.leg == crate::turn::media_leg(self.door_leg) {
@@ -511,6 +515,7 @@ impl Call {
                 self.publish(turn);
                 return last && self.state == State::Ended;
             }
+            command::Event::Picture { picture, .. } => self.pictured(turn, picture),
             command::Event::Noise { .. } => {}
         }
         false

@@ -1,6 +1,7 @@
 //! `doorline demo`: the real server, a simulated door and three simulated phones, over UDP and HTTP on loopback. It prints
 //! what happens as it happens, and checks all of it.
 
+mod picture;
 mod server;
 mod stage;
 
@@ -181,6 +182,11 @@ async fn ring(stage: &mut Stage<'_>, building: &Building) -> anyhow::Result<Vec<
     let text = |name: &str| entry[name].as_str().unwrap_or("?").to_owned();
     let what = format!("on record: {} asked door {} by {}, {}", text("account"), text("door"), text("road"), text("outcome"));
     checks.push(Expectation { what, met });
+    let jpeg = stage.picture_of_record().await?.unwrap_or_default();
+    checks.push(match picture::keep(&jpeg) {
+        Ok(kept) => Expectation { what: format!("with a picture of that moment: {kept}"), met: true },
+        Err(error) => Expectation { what: format!("with a picture of that moment: {error:#}"), met: false },
+    });
 
     stage.order(winner, Order::HangUp)?;
     stage.wait("door", "hang-up", |event| matches!(event, Happened::Ended(_))).await?;

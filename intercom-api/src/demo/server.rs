@@ -73,6 +73,16 @@ impl Server {
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let bytes = self.bytes(method, path, body).await?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{path}: {}", String::from_utf8_lossy(&bytes)))
+    }
+
+    /// A picture.
+    pub async fn image(&self, path: &str) -> anyhow::Result<Bytes> {
+        self.bytes(Method::GET, path, &Value::Null).await
+    }
+
+    async fn bytes(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Bytes> {
         let stream = TcpStream::connect(self.api).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the one exchange; its errors are the exchange's.
@@ -89,9 +99,9 @@ impl Server {
         let response = timeout(PATIENCE, sender.send_request(request)).await.with_context(|| format!("{path}: no answer"))??;
         let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
-        let text = String::from_utf8_lossy(&bytes);
-        ensure!(status == StatusCode::OK || status == StatusCode::CREATED, "{path}: {status} {text}");
-        serde_json::from_slice(&bytes).with_context(|| format!("{path}: {text}"))
+        let fine = status == StatusCode::OK || status == StatusCode::CREATED;
+        ensure!(fine, "{path}: {status} {}", String::from_utf8_lossy(&bytes));
+        Ok(bytes)
     }
 
     /// What it has logged.

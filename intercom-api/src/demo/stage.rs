@@ -6,6 +6,7 @@
 use super::server::Server;
 use crate::softphone::{Device, DeviceConfig, Happened, Order, Role, Tally};
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -173,6 +174,21 @@ impl Stage<'_> {
 
     pub async fn records(&self) -> anyhow::Result<Value> {
         self.server.get("/v1/records").await
+    }
+
+    /// The picture of the latest entry of the record, once it is made; `None`: there is none.
+    pub async fn picture_of_record(&mut self) -> anyhow::Result<Option<Bytes>> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let entry = self.records().await?[0].take();
+            if entry["snapshot_sha256"].is_string() {
+                return Ok(Some(self.server.image(&format!("/v1/records/{}/snapshot", entry["id"])).await?));
+            }
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+            self.watch(Instant::now() + TICK).await?;
+        }
     }
 
     /// The server's own word that the call is over, and that no call is left.

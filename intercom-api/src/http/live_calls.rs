@@ -1,13 +1,14 @@
 //! `/v1/calls` and `/v1/registrations`: the read model as it is now.
 
-use super::ApiState;
 use super::v1::Problem;
+use super::{ApiState, pictures};
 use crate::control::{Answer, Order};
 use crate::live::{CallId, CallView, RegistrationView};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::sync::Arc;
 
 #[derive(Deserialize)]
@@ -26,13 +27,21 @@ pub async fn calls(State(state): State<ApiState>, Query(filter): Query<Filter>) 
     Json(calls)
 }
 
-pub async fn call(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Json<CallView>, Problem> {
-    state
-        .live
-        .calls
-        .get(&CallId(id))
-        .map(|call| Json(call.clone()))
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such call"))
+/// A call with its ladder and its pictures.
+#[derive(Serialize)]
+pub struct WholeCall {
+    #[serde(flatten)]
+    call: CallView,
+    /// Newest first.
+    snapshots: Vec<Value>,
+}
+
+pub async fn call(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Json<WholeCall>, Problem> {
+    let call = state.live.calls.get(&CallId(id.clone())).map(|call| call.clone());
+    let call = call.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such call"))?;
+    // A call is shown also while the store is not there.
+    let snapshots = state.store.snapshots_of_call(id).await.unwrap_or_default();
+    Ok(Json(WholeCall { call, snapshots: snapshots.iter().map(pictures::shown).collect() }))
 }
 
 pub async fn hang_up(State(state): State<ApiState>, Path(id): Path<String>) -> Result<StatusCode, Problem> {

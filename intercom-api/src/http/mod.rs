@@ -11,12 +11,14 @@ mod envelope;
 mod gateway;
 mod live_calls;
 mod metrics;
+mod pictures;
 mod v1;
 
 use crate::config::Config;
 use crate::control::{Control, Order, Unavailable};
 use crate::live::Live;
 use crate::model::DirectoryChange;
+use crate::pictures::Pictures;
 use crate::store::Store;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -42,6 +44,7 @@ pub struct ApiState {
     pub store: Store,
     pub control: Control,
     pub live: Arc<Live>,
+    pub pictures: Arc<Pictures>,
     pub draining: Arc<AtomicBool>,
     /// `sipHost` and `sipPort` of replies.
     pub sip_host: Arc<str>,
@@ -50,9 +53,17 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    pub fn new(config: &Config, store: Store, control: Control, live: Arc<Live>, sip_host: &str, sip_port: u16) -> ApiState {
+    pub fn new(
+        config: &Config,
+        store: Store,
+        control: Control,
+        live: Arc<Live>,
+        pictures: Arc<Pictures>,
+        sip_host: &str,
+        sip_port: u16,
+    ) -> ApiState {
         let bearer = config.api.bearer.as_str().into();
-        ApiState { store, control, live, draining: Arc::default(), sip_host: sip_host.into(), sip_port, bearer }
+        ApiState { store, control, live, pictures, draining: Arc::default(), sip_host: sip_host.into(), sip_port, bearer }
     }
 
     /// Tells the Switchboard what a committed write changed. When it cannot be told now, the write still stands and is
@@ -92,6 +103,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/records", get(v1::records))
         .route("/v1/calls", get(live_calls::calls))
         .route("/v1/calls/{id}", get(live_calls::call).delete(live_calls::hang_up))
+        .route("/v1/calls/{id}/snapshot", post(pictures::take).get(pictures::of_call))
+        .route("/v1/snapshots/{id}", get(pictures::by_id).delete(pictures::delete))
+        .route("/v1/records/{id}/snapshot", get(pictures::of_record).delete(pictures::delete_of_record))
         .route("/metrics", get(metrics::metrics))
         .route("/entrance/{*path}", any(gateway::handle))
         .fallback(v1::nothing_here)

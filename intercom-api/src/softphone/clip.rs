@@ -75,8 +75,10 @@ impl Clip {
         let nal = |kind: u8, len: usize| {
             let mut bytes = BytesMut::with_capacity(len);
             bytes.put_u8(0x60 | kind);
+            // A slice is the first of its picture: `first_mb_in_slice` is 0, one bit of Exp-Golomb.
+            bytes.put_u8(0x88);
             // No zero bytes: nothing in here may look like a start code.
-            bytes.extend((1..len).map(|n| (n % 251 + 1) as u8));
+            bytes.extend((2..len).map(|n| (n % 251 + 1) as u8));
             bytes.freeze()
         };
         let key = Frame { key: true, nals: vec![nal(7, 16), nal(8, 8), nal(5, 3000)] };

@@ -5,6 +5,7 @@
 
 mod bindings;
 mod schema;
+mod snapshots;
 mod write;
 
 pub use write::NewAccount;
@@ -156,8 +157,8 @@ impl Store {
     pub async fn record(&self, record: Record) -> Result<(), StoreError> {
         self.transact(move |t| {
             t.execute(
-                "INSERT INTO record (account, road, door, call, reqsn, asked_ms, sent_ms, ended_ms, outcome, status)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT INTO record (account, road, door, call, reqsn, asked_ms, sent_ms, ended_ms, outcome, status, snapshot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
                 rusqlite::params![
                     record.account,
                     record.road,
@@ -168,7 +169,8 @@ impl Store {
                     record.sent_ms,
                     record.ended_ms,
                     record.outcome,
-                    record.status
+                    record.status,
+                    record.snapshot
                 ],
             )?;
             Ok(())
@@ -180,8 +182,9 @@ impl Store {
     pub async fn records(&self, before: i64, limit: u32, door: Option<String>) -> Result<Vec<Record>, StoreError> {
         self.transact(move |t| {
             let mut query = t.prepare(
-                "SELECT id, account, road, door, call, reqsn, asked_ms, sent_ms, ended_ms, outcome, status FROM record
-                 WHERE id < ?1 AND (?2 IS NULL OR door = ?2) ORDER BY id DESC LIMIT ?3",
+                "SELECT r.id, account, road, r.door, r.call, reqsn, asked_ms, sent_ms, ended_ms, outcome, status, s.id, s.sha256
+                 FROM record r LEFT JOIN snapshot s ON s.id = r.snapshot
+                 WHERE r.id < ?1 AND (?2 IS NULL OR r.door = ?2) ORDER BY r.id DESC LIMIT ?3",
             )?;
             let read = |row: &Row<'_>| {
                 Ok(Record {
@@ -196,6 +199,8 @@ impl Store {
                     ended_ms: row.get(8)?,
                     outcome: row.get(9)?,
                     status: row.get(10)?,
+                    snapshot: row.get(11)?,
+                    snapshot_sha256: row.get(12)?,
                 })
             };
             Ok(query.query_map((before, door, limit), read)?.collect::<Result<_, _>>()?)

@@ -41,6 +41,17 @@ const MIGRATIONS: &[&str] = &[
         reg_id INTEGER, path TEXT, local TEXT NOT NULL, remote TEXT NOT NULL, call_id TEXT NOT NULL, cseq INTEGER NOT NULL,
         user_agent TEXT, registered_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL
      ) STRICT;",
+    // 4: pictures. What an entry of the record names is known by its id before the picture is made; a picture without a file is
+    // deleted, and its hash stays for the entry.
+    "CREATE TABLE snapshot (
+        id TEXT NOT NULL UNIQUE, call TEXT NOT NULL, door TEXT NOT NULL, why TEXT NOT NULL, preset TEXT NOT NULL,
+        taken_ms INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        sha256 TEXT NOT NULL, file TEXT
+     ) STRICT;
+     CREATE INDEX snapshot_call ON snapshot (call);
+     CREATE INDEX snapshot_age ON snapshot (taken_ms) WHERE file IS NOT NULL;
+     ALTER TABLE record ADD COLUMN snapshot TEXT;
+     CREATE INDEX record_snapshot ON record (snapshot) WHERE snapshot IS NOT NULL;",
 ];
 
 /// Brings a database to the present version. An error: it is newer than this program, or broken.

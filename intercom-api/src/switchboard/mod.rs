@@ -24,6 +24,7 @@ use limits::{Guard, Sender};
 use media::asking::Way;
 use media::command::{self, SessionId};
 use media::ports::PortStock;
+use media::snapshot::Preset;
 use ping::Pings;
 use register::Surge;
 use sip_core::digest::{Algorithm, Challenger};
@@ -226,6 +227,7 @@ impl Switchboard {
                 Answer::Done
             }
             Order::HangUp(id) => self.hang_up(now, &id, out),
+            Order::Picture { call, preset, ticket } => self.picture(now, &call, preset, ticket, out),
             Order::Numbers => Answer::Numbers(Box::new(self.numbers(now))),
             Order::Bans => Answer::Bans(self.guard.bans.list(now).map(|ban| self.ban_view(&ban)).collect()),
             Order::Unban { source, account } => {
@@ -340,6 +342,19 @@ impl Switchboard {
         self.with_call(now, session, out, |call, turn| call.end(turn, "ended by operator", Some(480)));
         self.pump(now, out);
         Answer::Done
+    }
+
+    fn picture(&mut self, now: Instant, id: &CallId, preset: Preset, ticket: u64, out: &mut Vec<Effect>) -> Answer {
+        let Some(session) = self.calls.values().find(|call| call.id() == id).map(Call::session) else {
+            return Answer::NotFound;
+        };
+        let mut answer = Answer::Done;
+        self.with_call(now, session, out, |call, turn| {
+            if let Err(none) = call.show(turn, preset, ticket) {
+                answer = Answer::NoPicture(none.text());
+            }
+        });
+        answer
     }
 
     /// One API write (D-30). A removed account or a new password drops the binding at once (spec sip.md §1.2).

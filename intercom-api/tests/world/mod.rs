@@ -267,7 +267,7 @@ impl World {
                 Effect::Publish(Publication::Unregistered { account, .. }) => {
                     self.registered.remove(&*account);
                 }
-                Effect::Publish(Publication::Keep { .. }) => {}
+                Effect::Publish(Publication::Keep { .. } | Publication::Picture(_)) => {}
             }
         }
     }
@@ -336,7 +336,8 @@ impl World {
             Command::Talk { leg, .. } => format!("media talk {}", leg.map_or("nobody".into(), |leg| self.leg(leg))),
             Command::Ringback { on, .. } => format!("media ringback {}", if *on { "on" } else { "off" }),
             Command::AskKeyFrame { .. } => "media ask for a key frame".to_owned(),
-            Command::TakePicture { .. } => "media take a picture".to_owned(),
+            // Whatever the ladder is about, a picture is taken beside it.
+            Command::TakePicture { .. } => return,
             Command::Remove { leg, .. } => format!("media remove {}", self.leg(*leg)),
             Command::Close { .. } => "media close".to_owned(),
         };
