@@ -53,6 +53,27 @@ impl Handle {
 }
 
 pub async fn run(binary: &Path, rings: usize, phones: usize, rounds: usize) -> anyhow::Result<Vec<Row>> {
+    let times = measure(binary, rings, phones, rounds).await?;
+    Ok(vec![
+        Row::of(format!("{rings} rings: INVITE (with its challenge) → 183"), "ms", times.progress, Some(50.0))?,
+        Row::of(format!("{rings} rings × {phones} phones: first_video_ms (D-20)"), "ms", times.first_video, Some(300.0))?,
+        Row::of("button pressed → picture complete on a phone", "ms", times.seen, None)?,
+    ])
+}
+
+/// `first_video_ms` of every phone (D-20).
+pub async fn first_pictures(binary: &Path, rings: usize, phones: usize) -> anyhow::Result<Vec<f64>> {
+    Ok(measure(binary, rings, phones, 1).await?.first_video)
+}
+
+/// In milliseconds.
+struct Times {
+    progress: Vec<f64>,
+    first_video: Vec<f64>,
+    seen: Vec<f64>,
+}
+
+async fn measure(binary: &Path, rings: usize, phones: usize, rounds: usize) -> anyhow::Result<Times> {
     // Pairs rest 30 s after a call, so every round wants its own.
     let pairs = rings * (phones + 1) * 2 * (rounds + 1);
     ensure!(binary.exists(), "no server at {}: cargo build --release", binary.display());
@@ -101,14 +122,11 @@ pub async fn run(binary: &Path, rings: usize, phones: usize, rounds: usize) -> a
         }
     }
     let first_video = first_video(&server, rings * phones * rounds)?;
-    Ok(vec![
-        Row::of(format!("{rings} rings: INVITE (with its challenge) → 183"), "ms", progress, Some(50.0))?,
-        Row::of(format!("{rings} rings × {phones} phones: first_video_ms (D-20)"), "ms", first_video, Some(300.0))?,
-        Row::of("button pressed → picture complete on a phone", "ms", seen, None)?,
-    ])
+    Ok(Times { progress, first_video, seen })
 }
 
-fn provision(server: &Server, rings: usize, phones: usize) {
+/// Doors, their rooms and the phones in them.
+pub fn provision(server: &Server, rings: usize, phones: usize) {
     let mut accounts = Vec::new();
     let mut groups = Vec::new();
     for ring in 0..rings {

@@ -20,6 +20,6 @@ mod session;
 mod sink;
 pub mod snapshot;
 mod stream;
-mod sys;
+pub mod sys;
 mod tone;
 mod worker;

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ptr::null_mut;
 
 /// Messages one call reads.
-pub(crate) const MESSAGES: usize = 32;
+pub const MESSAGES: usize = 16;
 /// The longest message: what GRO has put together is no longer than the longest UDP datagram.
 const MESSAGE: usize = 65_535;
 /// From the beginning of one message's room to the next one's: not a power of two, which would give all of them the same
@@ -30,7 +30,7 @@ const SEGMENTED: usize = 65_000;
 struct Control([u8; 32]);
 
 /// What one socket had for us.
-pub(crate) struct Inbox {
+pub struct Inbox {
     room: Vec<u8>,
     /// One per message, as `names`, `controls` and `headers`.
     _slices: Vec<libc::iovec>,
@@ -38,6 +38,12 @@ pub(crate) struct Inbox {
     controls: Vec<Control>,
     headers: Vec<libc::mmsghdr>,
     received: usize,
+}
+
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox::new()
+    }
 }
 
 impl Inbox {
@@ -88,7 +94,7 @@ impl Inbox {
 }
 
 /// Asks for datagrams of one sender to come in one piece. Kernels before 5.0 give them one by one.
-pub(crate) fn enable_gro(socket: BorrowedFd<'_>) {
+pub fn enable_gro(socket: BorrowedFd<'_>) {
     let on: libc::c_int = 1;
     // SAFETY: the option's value is an int that lives during the call.
     unsafe {
@@ -111,7 +117,7 @@ fn segment(header: &libc::msghdr, control: &Control) -> Option<usize> {
 }
 
 /// What is to leave one socket.
-pub(crate) struct Outbox {
+pub struct Outbox {
     slices: Vec<libc::iovec>,
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
@@ -121,7 +127,13 @@ pub(crate) struct Outbox {
 }
 
 /// A packet: to whom, a header of its own, and a rest that is somewhere else.
-pub(crate) type Packet<'a> = (SocketAddr, &'a [u8; HEADER], &'a [u8]);
+pub type Packet<'a> = (SocketAddr, &'a [u8; HEADER], &'a [u8]);
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox::new()
+    }
+}
 
 impl Outbox {
     pub fn new() -> Outbox {
@@ -134,6 +146,11 @@ impl Outbox {
             headers: vec![header; SENDS],
             single: false,
         }
+    }
+
+    /// One that never puts packets together.
+    pub fn without_gso() -> Outbox {
+        Outbox { single: true, ..Outbox::new() }
     }
 
     /// Sends packets in their order. Those that follow each other to one address with one length, the last may be shorter,

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Sockets served in one round.
+/// Sockets served in one round: commands and deadlines wait some 20 ms at most, however much comes.
 const READY: usize = 256;
 /// Packets that may wait to be sent while a socket's datagrams are looked at.
 const SENDS: usize = 1024;
