@@ -117,7 +117,7 @@ fn main() -> anyhow::Result<()> {
         }
         What::Relay { smoke, alone, only, rounds, seconds } => {
             let settings = if smoke {
-                relay::Settings { calls: 40, doors: 20, seconds: 1, rounds: 1, rings: 20, steps: 2, rtpengine: !alone, only }
+                relay::Settings { calls: 40, doors: 20, seconds: 1, rounds: 1, rings: 20, steps: 1, rtpengine: !alone, only }
             } else {
                 relay::Settings { calls: 250, doors: 200, seconds, rounds, rings: 500, steps: 16, rtpengine: !alone, only }
             };

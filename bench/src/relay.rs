@@ -173,7 +173,7 @@ fn cost(
     let mut all: Vec<Vec<(f64, f64, f64)>> = sides.iter().map(|_| Vec::new()).collect();
     for side in sides.iter_mut() {
         // Everybody is known, every stream has begun.
-        side.wire.run(rate, Duration::from_secs(3), fan);
+        side.wire.run(rate, Duration::from_secs(settings.seconds.min(3)), fan);
     }
     for _ in 0..settings.rounds {
         for (side, all) in sides.iter_mut().zip(&mut all) {

@@ -213,3 +213,120 @@ impl Worker {
         self.datagrams.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Codec, LegId, LegPlan, Payload, SessionId, StreamPlan};
+    use crate::rtp::Rtp;
+    use crate::sys::counting::allocations;
+    use crate::sys::enable_gro;
+    use std::net::SocketAddr;
+
+    const DOOR: u32 = 0;
+    const PHONES: u32 = 5;
+    /// A frame: equal pieces and a shorter one.
+    const FRAME: [usize; 5] = [1100, 1100, 1100, 1100, 400];
+
+    fn socket() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    }
+
+    /// A worker with a door's video for five phones, and the devices' sockets, the door's first.
+    fn house() -> (Worker, Vec<UdpSocket>) {
+        let devices: Vec<UdpSocket> = (0..=PHONES).map(|_| socket()).collect();
+        let pair = |id: u32| {
+            let rtp = socket();
+            enable_gro(rtp.as_fd());
+            Pair { id: PairId(id), rtp, rtcp: socket() }
+        };
+        let (_, commands) = std::sync::mpsc::sync_channel(1);
+        let (mut worker, _) = Worker::new((0..=PHONES).map(pair).collect(), commands).unwrap();
+        let leg = |id: u32| {
+            let video = StreamPlan {
+                pair: PairId(id),
+                remote: devices[id as usize].local_addr().ok(),
+                remote_rtcp: None,
+                sip_source: [127, 0, 0, 1].into(),
+                payloads: vec![Payload { pt: 96, codec: Codec::H264 }],
+                ssrc: id,
+                first_seq: 0,
+                first_timestamp: 0,
+                send: id != DOOR,
+                receive: id == DOOR,
+            };
+            LegPlan { leg: LegId(u64::from(id)), audio: None, video: Some(video) }
+        };
+        let (now, session) = (Instant::now(), SessionId(1));
+        worker.engine.command(now, Command::Open { session, anchor: leg(DOOR) }, &mut worker.out);
+        for phone in 1..=PHONES {
+            worker.engine.command(now, Command::Put { session, leg: leg(phone) }, &mut worker.out);
+        }
+        worker.out.events.clear();
+        (worker, devices)
+    }
+
+    /// The door sends a frame, and the worker reads its socket until it is empty; returns how many datagrams those were.
+    fn frame(worker: &mut Worker, door: &UdpSocket, seq: &mut u16, inbox: &mut Inbox, outbox: &mut Outbox) -> usize {
+        let to: SocketAddr = worker.pairs[DOOR as usize].rtp.local_addr().unwrap();
+        // Parameter sets and, in one payload, the beginning of a key frame: any packet may be the first for a sink.
+        let payload = [0x67; 1200];
+        let mut heads = [[0x80, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]; FRAME.len()];
+        for head in &mut heads {
+            head[2..4].copy_from_slice(&seq.to_be_bytes());
+            *seq = seq.wrapping_add(1);
+        }
+        let packets = heads.iter().zip(FRAME).map(|(head, length)| (to, head, &payload[..length]));
+        assert_eq!(Outbox::send(outbox, door.as_fd(), packets), 0);
+        let mut read = 0;
+        loop {
+            match worker.drain(Instant::now(), u64::from(DOOR) << 1, inbox, outbox) {
+                0 => return read,
+                more => read += more,
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_reaches_every_phone_in_order_and_forwarding_allocates_nothing() {
+        let (mut worker, devices) = house();
+        // The door's packets come in one piece, then one by one.
+        for mut outbox in [Outbox::new(), Outbox::without_gso()] {
+            let (mut inbox, mut seq) = (Inbox::new(), 1u16);
+            assert_eq!(frame(&mut worker, &devices[0], &mut seq, &mut inbox, &mut outbox), FRAME.len());
+            let before = allocations();
+            for _ in 0..10 {
+                assert_eq!(frame(&mut worker, &devices[0], &mut seq, &mut inbox, &mut outbox), FRAME.len());
+            }
+            assert_eq!(allocations() - before, 0, "of 250 packets");
+            for phone in &devices[1..] {
+                let mut bytes = [0; 2000];
+                let mut last = None;
+                for length in FRAME.iter().cycle().take(11 * FRAME.len()) {
+                    let got = phone.recv(&mut bytes).unwrap();
+                    let packet = Rtp::parse(&bytes[..got]).unwrap();
+                    assert_eq!(got, HEADER + length);
+                    assert!(last.is_none_or(|last: u16| packet.sequence() == last.wrapping_add(1)), "in order");
+                    last = Some(packet.sequence());
+                }
+                assert!(phone.recv(&mut bytes).is_err(), "nothing twice");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_leave_is_counted_where_it_should_have_gone() {
+        let (mut worker, devices) = house();
+        // Nothing can be sent to a socket of another family.
+        worker.pairs[1].rtp = UdpSocket::bind("[::1]:0").unwrap();
+        let (mut inbox, mut outbox, mut seq) = (Inbox::new(), Outbox::new(), 1u16);
+        frame(&mut worker, &devices[0], &mut seq, &mut inbox, &mut outbox);
+        worker.engine.command(Instant::now(), Command::Close { session: SessionId(1) }, &mut worker.out);
+        let Some(Event::Report { legs, .. }) = worker.out.events.last() else { panic!("a report") };
+        assert_eq!(legs[1].video.drops, [("not_sent", FRAME.len() as u64)]);
+        assert_eq!(legs[2].video.drops, []);
+        assert!(devices[2].recv(&mut [0; 2000]).is_ok(), "the others' packets are not lost");
+    }
+}
