@@ -8,6 +8,7 @@ use intercom_api::softphone::{Agent, AgentConfig, AgentEvent, AgentOut};
 use sip_core::flow::{Flow, Transport};
 use sip_core::sdp::{self, Codec, Direction, H264, Local, Sdp, Supported};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Where SIP of all of them comes from; their media, too.
@@ -43,6 +44,8 @@ struct Device {
     registered: bool,
     described: bool,
     answered: bool,
+    /// Called, it says nothing yet.
+    holds: bool,
 }
 
 /// All devices: per call a door, then its phones.
@@ -74,7 +77,7 @@ impl House {
                     session_expires: None,
                 });
                 let (media, ours) = (media(call, device), String::new());
-                let (registered, described, answered) = (false, false, false);
+                let (registered, described, answered, holds) = (false, false, false, false);
                 let door = device == 0;
                 devices.push(Device {
                     agent,
@@ -86,6 +89,7 @@ impl House {
                     registered,
                     described,
                     answered,
+                    holds,
                 });
             }
         }
@@ -93,20 +97,34 @@ impl House {
     }
 
     pub fn register(&mut self) -> anyhow::Result<()> {
-        self.each("registrations", |d| !d.door, |d, now, out| d.agent.register(now, out), |d| d.registered)
+        self.each("registrations", 0..self.devices.len(), |d| !d.door, |d, now, out| d.agent.register(now, out), |d| d.registered)
     }
 
-    /// All doors call their rooms; all phones answer 183 with a description. Nobody answers the call.
-    pub fn ring(&mut self) -> anyhow::Result<()> {
-        let mut call = 0;
+    /// Doors call their rooms; their phones answer 183 with a description. Nobody answers the call.
+    pub fn ring(&mut self, calls: Range<usize>) -> anyhow::Result<()> {
+        let (mut call, devices) = (calls.start, calls.start * (self.phones + 1)..calls.end * (self.phones + 1));
         let begin = |device: &mut Device, now: Instant, out: &mut AgentOut| {
             let offer = sdp::offer(&device.local(), &device.supported()).to_string();
             device.ours.clone_from(&offer);
             device.agent.call(now, &format!("room{call}"), Bytes::from(offer), out);
             call += 1;
         };
-        self.each("183s", |d| d.door, begin, |d| d.described)?;
-        self.wait("rings", |d| d.described)
+        self.each("183s", devices.clone(), |d| d.door, begin, |d| d.described)?;
+        self.turn_until("rings", |all| all[devices.clone()].iter().all(|device| device.described))
+    }
+
+    /// From now on phones that are called say nothing until [`House::show`].
+    pub fn hold(&mut self) {
+        self.devices.iter_mut().for_each(|device| device.holds = true);
+    }
+
+    /// Every phone that was called answers 183 with its description.
+    pub fn show(&mut self) -> anyhow::Result<()> {
+        let show = |device: &mut Device, now: Instant, out: &mut AgentOut| {
+            let ours = device.ours.clone();
+            device.agent.answer(now, 183, Some(ours.as_bytes()), out);
+        };
+        self.each("183s of phones", 0..self.devices.len(), |d| !d.door, show, |_| true)
     }
 
     /// Every phone picks up.
@@ -115,8 +133,8 @@ impl House {
             let ours = device.ours.clone();
             device.agent.answer(now, 200, Some(ours.as_bytes()), out);
         };
-        self.each("answers", |d| !d.door, pick_up, |_| true)?;
-        self.wait("answers at the doors", |d| !d.door || d.answered)
+        self.each("answers", 0..self.devices.len(), |d| !d.door, pick_up, |_| true)?;
+        self.turn_until("answers at the doors", |all| all.iter().all(|device| !device.door || device.answered))
     }
 
     /// Where the devices of a call send, door first.
@@ -129,11 +147,12 @@ impl House {
     fn each(
         &mut self,
         what: &str,
+        among: Range<usize>,
         who: impl Fn(&Device) -> bool,
         mut begin: impl FnMut(&mut Device, Instant, &mut AgentOut),
         done: impl Fn(&Device) -> bool,
     ) -> anyhow::Result<()> {
-        let chosen: Vec<usize> = (0..self.devices.len()).filter(|at| who(&self.devices[*at])).collect();
+        let chosen: Vec<usize> = among.filter(|at| who(&self.devices[*at])).collect();
         for some in chosen.chunks(AT_ONCE) {
             for at in some {
                 let (device, mut out) = (&mut self.devices[*at], AgentOut::default());
@@ -143,10 +162,6 @@ impl House {
             self.turn_until(what, |devices| some.iter().all(|at| done(&devices[*at])))?;
         }
         Ok(())
-    }
-
-    fn wait(&mut self, what: &str, done: impl Fn(&Device) -> bool) -> anyhow::Result<()> {
-        self.turn_until(what, |devices| devices.iter().all(&done))
     }
 
     fn turn_until(&mut self, what: &str, done: impl Fn(&[Device]) -> bool) -> anyhow::Result<()> {
@@ -199,7 +214,9 @@ impl Device {
                 let offer = Sdp::parse(&offer)?;
                 let (answer, agreed) = sdp::answer(&offer, &self.local(), &self.supported())?;
                 self.ours = answer.to_string();
-                self.agent.answer(Instant::now(), 183, Some(self.ours.as_bytes()), out);
+                if !self.holds {
+                    self.agent.answer(Instant::now(), 183, Some(self.ours.as_bytes()), out);
+                }
                 self.agreed(&agreed);
             }
             AgentEvent::Progress { body, .. } if !body.is_empty() => self.read(&body)?,

@@ -53,27 +53,6 @@ impl Handle {
 }
 
 pub async fn run(binary: &Path, rings: usize, phones: usize, rounds: usize) -> anyhow::Result<Vec<Row>> {
-    let times = measure(binary, rings, phones, rounds).await?;
-    Ok(vec![
-        Row::of(format!("{rings} rings: INVITE (with its challenge) → 183"), "ms", times.progress, Some(50.0))?,
-        Row::of(format!("{rings} rings × {phones} phones: first_video_ms (D-20)"), "ms", times.first_video, Some(300.0))?,
-        Row::of("button pressed → picture complete on a phone", "ms", times.seen, None)?,
-    ])
-}
-
-/// `first_video_ms` of every phone (D-20).
-pub async fn first_pictures(binary: &Path, rings: usize, phones: usize) -> anyhow::Result<Vec<f64>> {
-    Ok(measure(binary, rings, phones, 1).await?.first_video)
-}
-
-/// In milliseconds.
-struct Times {
-    progress: Vec<f64>,
-    first_video: Vec<f64>,
-    seen: Vec<f64>,
-}
-
-async fn measure(binary: &Path, rings: usize, phones: usize, rounds: usize) -> anyhow::Result<Times> {
     // Pairs rest 30 s after a call, so every round wants its own.
     let pairs = rings * (phones + 1) * 2 * (rounds + 1);
     ensure!(binary.exists(), "no server at {}: cargo build --release", binary.display());
@@ -122,7 +101,11 @@ async fn measure(binary: &Path, rings: usize, phones: usize, rounds: usize) -> a
         }
     }
     let first_video = first_video(&server, rings * phones * rounds)?;
-    Ok(Times { progress, first_video, seen })
+    Ok(vec![
+        Row::of(format!("{rings} rings: INVITE (with its challenge) → 183"), "ms", progress, Some(50.0))?,
+        Row::of(format!("{rings} rings × {phones} phones: first_video_ms (D-20)"), "ms", first_video, Some(300.0))?,
+        Row::of("button pressed → picture complete on a phone", "ms", seen, None)?,
+    ])
 }
 
 /// Doors, their rooms and the phones in them.
@@ -145,7 +128,7 @@ pub fn provision(server: &Server, rings: usize, phones: usize) {
 }
 
 /// What the server itself measured, of every member leg.
-fn first_video(server: &Server, expected: usize) -> anyhow::Result<Vec<f64>> {
+pub fn first_video(server: &Server, expected: usize) -> anyhow::Result<Vec<f64>> {
     let calls = server.api("GET", "/v1/calls", None);
     let list = calls.as_array().or_else(|| calls["calls"].as_array()).context("/v1/calls is no list")?;
     let legs = list.iter().flat_map(|call| call["legs"].as_array().into_iter().flatten());
