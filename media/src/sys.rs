@@ -106,7 +106,7 @@ pub fn enable_gro(socket: BorrowedFd<'_>) {
 /// The length of the datagrams that GRO has put together.
 fn segment(header: &libc::msghdr, control: &Control) -> Option<usize> {
     let data = size_of::<libc::cmsghdr>();
-    if (header.msg_controllen as usize) < data + size_of::<libc::c_int>() {
+    if header.msg_controllen < data + size_of::<libc::c_int>() {
         return None;
     }
     // SAFETY: a control holds a header's bytes, and is aligned for one.
@@ -237,7 +237,7 @@ impl Outbox {
 /// Sends the packets of one message one by one; returns how many were lost.
 fn singly(socket: BorrowedFd<'_>, message: &libc::msghdr) -> u64 {
     let mut lost = 0;
-    for at in (0..message.msg_iovlen as usize).step_by(2) {
+    for at in (0..message.msg_iovlen).step_by(2) {
         let mut one = *message;
         (one.msg_iovlen, one.msg_control, one.msg_controllen) = (2, null_mut(), 0);
         // SAFETY: the message is one that `put` has made, with two slices for every packet.
