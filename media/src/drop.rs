@@ -36,7 +36,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 14] = [
+    pub const ALL: [Drop; 15] = [
         Drop::NotRtp,
         Drop::Stun,
         Drop::NotRtcp,
