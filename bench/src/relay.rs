@@ -127,7 +127,8 @@ fn audio(rows: &mut Vec<Row>, binary: &Path, settings: &Settings) -> anyhow::Res
     }
     ratios(rows, "audio, most without loss", &sides, &most, 150_000.0);
     for (side, most) in sides.iter_mut().zip(&most) {
-        overload(rows, side, 3.0 * most, rate, settings);
+        // If no rate was carried, at least three times the usual one: an overload of nothing would look like a good one.
+        overload(rows, side, 3.0 * most.max(rate), rate, settings);
     }
     Ok(())
 }
@@ -220,7 +221,7 @@ fn cost(
 fn ratios(rows: &mut Vec<Row>, name: &str, sides: &[Side], figures: &[f64], target: f64) {
     let Some((ours, theirs)) = figures.split_first() else { return };
     rows.push(Row::figure(format!("{name}: to reach"), "figure", *ours).reach(Reach::AtLeast(target)));
-    for (side, figure) in sides[1..].iter().zip(theirs) {
+    for (side, figure) in sides[1..].iter().zip(theirs).filter(|(_, figure)| **figure > 0.0) {
         rows.push(Row::figure(format!("{name}: Doorline / {}", side.name), "ratio", ours / figure));
     }
 }
