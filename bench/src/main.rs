@@ -4,13 +4,17 @@
 
 #![allow(clippy::disallowed_methods)] // a bench measures time
 
+mod house;
 mod kamailio;
 mod load;
 mod meter;
 mod register;
+mod relay;
 mod ring;
+mod rtpengine;
 mod stats;
 mod storm;
+mod wire;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -62,6 +66,24 @@ enum What {
         #[arg(long, default_value_t = 60)]
         flush: u32,
     },
+    /// Packets: what forwarding costs and how long it takes, beside rtpengine; each server on one core of its own.
+    Relay {
+        /// A minute for CI: small, short, once. Says that it works, not how fast it is.
+        #[arg(long)]
+        smoke: bool,
+        /// Without rtpengine.
+        #[arg(long)]
+        alone: bool,
+        /// Only these parts.
+        #[arg(long, value_delimiter = ',', default_values_t = relay::PARTS.map(str::to_owned))]
+        only: Vec<String>,
+        /// How often each cost is measured.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// How long each time.
+        #[arg(long, default_value_t = 8)]
+        seconds: u64,
+    },
     /// The power comes back: all phones register within ten seconds.
     Storm {
         #[arg(long, default_value_t = 10_000)]
@@ -92,6 +114,14 @@ fn main() -> anyhow::Result<()> {
         What::Register { rates, seconds, accounts, sockets, alone, flush } => {
             let settings = register::Settings { rates, seconds, accounts, sockets, kamailio: !alone, flush };
             register::run(&server, &settings)?
+        }
+        What::Relay { smoke, alone, only, rounds, seconds } => {
+            let settings = if smoke {
+                relay::Settings { calls: 40, doors: 20, seconds: 1, rounds: 1, rings: 20, steps: 1, rtpengine: !alone, only }
+            } else {
+                relay::Settings { calls: 250, doors: 200, seconds, rounds, rings: 500, steps: 16, rtpengine: !alone, only }
+            };
+            relay::run(&server, &settings)?
         }
         What::Storm { accounts, within, sockets, settle } => {
             storm::run(&server, &storm::Settings { accounts, within, sockets, settle })?

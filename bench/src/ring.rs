@@ -108,7 +108,8 @@ pub async fn run(binary: &Path, rings: usize, phones: usize, rounds: usize) -> a
     ])
 }
 
-fn provision(server: &Server, rings: usize, phones: usize) {
+/// Doors, their rooms and the phones in them.
+pub fn provision(server: &Server, rings: usize, phones: usize) {
     let mut accounts = Vec::new();
     let mut groups = Vec::new();
     for ring in 0..rings {
@@ -127,7 +128,7 @@ fn provision(server: &Server, rings: usize, phones: usize) {
 }
 
 /// What the server itself measured, of every member leg.
-fn first_video(server: &Server, expected: usize) -> anyhow::Result<Vec<f64>> {
+pub fn first_video(server: &Server, expected: usize) -> anyhow::Result<Vec<f64>> {
     let calls = server.api("GET", "/v1/calls", None);
     let list = calls.as_array().or_else(|| calls["calls"].as_array()).context("/v1/calls is no list")?;
     let legs = list.iter().flat_map(|call| call["legs"].as_array().into_iter().flatten());

@@ -31,10 +31,12 @@ pub enum Drop {
     NotSending,
     /// Nobody knows where the sink is.
     NoAddress,
+    /// It went to the sink, but its socket was full, or the system refused it.
+    NotSent,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 14] = [
+    pub const ALL: [Drop; 15] = [
         Drop::NotRtp,
         Drop::Stun,
         Drop::NotRtcp,
@@ -49,6 +51,7 @@ impl Drop {
         Drop::NoCodec,
         Drop::NotSending,
         Drop::NoAddress,
+        Drop::NotSent,
     ];
 
     pub fn name(self) -> &'static str {
@@ -67,6 +70,7 @@ impl Drop {
             Drop::NoCodec => "no_codec",
             Drop::NotSending => "not_sending",
             Drop::NoAddress => "no_address",
+            Drop::NotSent => "not_sent",
         }
     }
 }
@@ -78,6 +82,10 @@ pub struct Drops([u64; Drop::ALL.len()]);
 impl Drops {
     pub fn count(&mut self, drop: Drop) {
         self.0[drop as usize] += 1;
+    }
+
+    pub fn add(&mut self, drop: Drop, count: u64) {
+        self.0[drop as usize] += count;
     }
 
     /// Those that are not zero, in a fixed order.

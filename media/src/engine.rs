@@ -5,6 +5,7 @@
 //! copied, locked or allocated on the way.
 
 use crate::command::{Command, Event, Kind, LegId, PairId, SessionId};
+use crate::drop::Drop;
 use crate::leg::Leg;
 use crate::quality::WallClock;
 use crate::session::Session;
@@ -29,7 +30,7 @@ pub enum Channel {
 /// What follows the first twelve bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tail {
-    /// The datagram that was just given, from its thirteenth byte on.
+    /// The datagram that [`Engine::receive`] was just given, from its thirteenth byte on.
     Input,
     Owned(Bytes),
 }
@@ -172,6 +173,16 @@ impl Engine {
             Channel::Rtcp => session.rtcp(now, owner.leg, owner.kind, from, datagram, out),
         }
         self.touch(now, owner.session);
+    }
+
+    /// So many packets for the sink of a pair did not leave.
+    pub fn not_sent(&mut self, pair: PairId, packets: u64) {
+        let Some(owner) = self.owners.get(pair.0 as usize).copied().flatten() else { return };
+        let Some(session) = self.sessions.get_mut(&owner.session) else { return };
+        let leg = session.legs.iter_mut().find(|leg| leg.id == owner.leg);
+        if let Some(stream) = leg.and_then(|leg| leg.stream(owner.kind)) {
+            stream.drops.add(Drop::NotSent, packets);
+        }
     }
 
     pub fn timeout(&mut self, now: Instant, out: &mut Out) {

@@ -20,5 +20,6 @@ mod session;
 mod sink;
 pub mod snapshot;
 mod stream;
+pub mod sys;
 mod tone;
 mod worker;

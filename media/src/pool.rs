@@ -4,6 +4,7 @@
 
 use crate::command::{Command, Event, PairId, WorkerId};
 use crate::worker::{Pair, Worker};
+use rustix::fd::AsFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
 use std::io::{self, Write};
@@ -150,6 +151,7 @@ fn socket(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    crate::sys::enable_gro(socket.as_fd());
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -2,6 +2,8 @@
 
 /// Length of the fixed header.
 pub const HEADER: usize = 12;
+/// The longest packet: nobody's network carries longer ones whole.
+const LONGEST: usize = 2048;
 
 /// A view of a valid packet.
 #[derive(Clone, Copy, Debug)]
@@ -11,10 +13,10 @@ pub struct Rtp<'a> {
 }
 
 impl<'a> Rtp<'a> {
-    /// `None` unless version, CSRC list, extension and padding fit into the bytes.
+    /// `None` if it is too long, and unless version, CSRC list, extension and padding fit into the bytes.
     pub fn parse(bytes: &'a [u8]) -> Option<Rtp<'a>> {
         let first = *bytes.first()?;
-        if bytes.len() < HEADER || first >> 6 != 2 {
+        if !(HEADER..=LONGEST).contains(&bytes.len()) || first >> 6 != 2 {
             return None;
         }
         let mut begin = HEADER + 4 * usize::from(first & 0x0f);
@@ -94,7 +96,7 @@ mod tests {
         assert_eq!(rtp.rewritten(3, 1, 2, 4), [0x90, 0x83, 0, 1, 0, 0, 0, 2, 0, 0, 0, 4]);
         packet[0] |= 0x20;
         assert!(Rtp::parse(&packet).is_none(), "more padding than packet");
-        for bytes in [&packet[..11], &packet[..15], &[0x40; 20][..], &[]] {
+        for bytes in [&packet[..11], &packet[..15], &[0x40; 20][..], &[], &[0x80; 2049]] {
             assert!(Rtp::parse(bytes).is_none());
         }
         assert!(later(0, 0xffff) && !later(0xffff, 0) && !later(4, 4));
