@@ -242,7 +242,7 @@ impl Device {
     }
 
     fn local(&self) -> Local {
-        Local { ip: IP, audio_port: Some(self.media.audio), video_port: self.media.video, session_id: 1, version: 1 }
+        Local { ip: IP, audio_port: Some(self.media.audio), video_port: self.media.video, session_id: 1, version: 1, ice: None }
     }
 
     fn supported(&self) -> Supported {

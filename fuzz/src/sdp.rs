@@ -1,7 +1,7 @@
 //! Bytes → session description: what is read is written and read the same, and every offer that is answered at all gets an
 //! answer of its shape (RFC 3264 §6), from a door and from a member.
 
-use sip_core::sdp::{Local, Sdp, answer_door, answer_member, offer_member, read_answer};
+use sip_core::sdp::{Ice, Local, Sdp, answer_door, answer_member, offer_member, read_answer};
 
 pub fn run(bytes: &[u8]) {
     let Ok(sdp) = Sdp::parse(bytes) else { return };
@@ -13,6 +13,7 @@ pub fn run(bytes: &[u8]) {
         video_port: Some(port + 2),
         session_id: 1,
         version: 1,
+        ice: Some(Ice { ufrag: "ours".into(), pwd: "a-password-of-22-letters".into() }),
     };
     let Ok((answer, door)) = answer_door(&sdp, &local(10_000)) else { return };
     assert_eq!(answer.media.len(), sdp.media.len());

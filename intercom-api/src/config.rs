@@ -65,6 +65,8 @@ pub struct Media {
     pub ports: String,
     /// 0: as many as fit the machine.
     pub workers: u16,
+    /// 0: off.
+    pub silence_s: u64,
 }
 
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
@@ -146,7 +148,7 @@ impl Default for Sip {
 
 impl Default for Media {
     fn default() -> Media {
-        Media { bind_ip: "0.0.0.0".into(), public_ip: String::new(), ports: "10000-20000".into(), workers: 0 }
+        Media { bind_ip: "0.0.0.0".into(), public_ip: String::new(), ports: "10000-20000".into(), workers: 0, silence_s: 30 }
     }
 }
 
@@ -193,6 +195,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("media", "public_ip", "address written in SDP; empty: bind_ip, or the address a device reached us at"),
     ("media", "ports", "RTP on the even ports of this range, RTCP on the next one; a ringing phone with video takes four"),
     ("media", "workers", "media threads; 0: one less than cores, at least one"),
+    ("media", "silence_s", "a talk ends when one of its two sides sends nothing for so many seconds (5-3600); 0: it goes on"),
     ("api", "listen", "address of the HTTP API"),
     ("api", "bearer", "token of the HTTP API; empty: nothing but /healthz is served"),
     ("ring", "timeout_s", "a call that nobody answers ends after so many seconds (1-180)"),
@@ -388,6 +391,9 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     }
     if config.media.workers > 256 {
         wrong("media", "workers", "at most 256".into());
+    }
+    if config.media.silence_s != 0 && !(5..=3600).contains(&config.media.silence_s) {
+        wrong("media", "silence_s", format!("{} is not 0 or within 5-3600", config.media.silence_s));
     }
     if config.api.listen.parse::<SocketAddr>().is_err() {
         wrong("api", "listen", format!("`{}` is not an address with a port, e.g. \"127.0.0.1:8080\"", config.api.listen));

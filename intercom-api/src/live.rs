@@ -129,6 +129,9 @@ pub struct LegView {
     /// The Call-ID of its dialog, to find it in a capture.
     pub sip_call_id: String,
     pub codecs: Vec<String>,
+    /// What an installer should know, e.g. `no early path (NAT)`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_video_ms: Option<u64>,
     pub audio: StreamView,

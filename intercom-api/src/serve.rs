@@ -83,6 +83,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         media_ip: public_ip.or((!bind_ip.is_unspecified()).then_some(bind_ip)),
         ring_timeout: Duration::from_secs(config.ring.timeout_s),
         talk_limit: Duration::from_secs(config.talk.limit_s),
+        silence: (config.media.silence_s > 0).then(|| Duration::from_secs(config.media.silence_s)),
         ringback: config.ring.tone != "none",
         unlock_while_ringing: config.unlock.while_ringing,
         source_rate: config.sip.source_rate,

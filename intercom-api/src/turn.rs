@@ -65,6 +65,8 @@ pub struct Settings {
     pub media_ip: Option<IpAddr>,
     pub ring_timeout: Duration,
     pub talk_limit: Duration,
+    /// A party of a talk that sends nothing for so long is gone; `None`: it may.
+    pub silence: Option<Duration>,
     /// Does the visitor hear that it rings (D-03)?
     pub ringback: bool,
     /// May a phone open the door before anybody answered (D-23)?
@@ -84,6 +86,7 @@ impl Default for Settings {
             media_ip: None,
             ring_timeout: Duration::from_secs(60),
             talk_limit: Duration::from_secs(300),
+            silence: Some(Duration::from_secs(30)),
             ringback: true,
             unlock_while_ringing: true,
             source_rate: SOURCE_RATE,

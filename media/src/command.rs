@@ -7,7 +7,7 @@ use crate::asking::Way;
 use crate::quality::Heard;
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The media of one call or view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,6 +89,24 @@ pub struct StreamPlan {
     pub receive: bool,
     /// SPS and PPS of its SDP (`sprop-parameter-sets`), for an anchor whose stream has none.
     pub parameter_sets: Vec<Bytes>,
+    /// RTCP shares the RTP port, in both directions (RFC 5761).
+    pub rtcp_mux: bool,
+    /// Set when the peer makes ICE checks; they are judged with it.
+    pub ice: Option<Ice>,
+}
+
+/// Our side of ICE on one leg (RFC 8445 §2.5, lite): what its peer must know to be believed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ice {
+    pub ufrag: Box<str>,
+    pub pwd: Box<str>,
+}
+
+/// Without the password: a plan may be logged.
+impl std::fmt::Debug for Ice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ice").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
 }
 
 /// Everything media knows of one leg.
@@ -117,6 +135,9 @@ pub enum Command {
     AskKeyFrame { session: SessionId },
     /// The picture as it is now; comes back as [`Event::Picture`].
     TakePicture { session: SessionId },
+    /// The call is answered: from now on the anchor and whoever talks are expected to send. The one who stays silent for so
+    /// long is told with [`Event::Silent`]; who holds, or only listens by its SDP, is not expected to.
+    Watch { session: SessionId, silence: Duration },
     /// A receiver leaves; its counters come back in a last [`Event::Report`].
     Remove { session: SessionId, leg: LegId },
     /// The session ends; its counters come back in a last [`Event::Report`] with `last: true`.
@@ -138,6 +159,8 @@ pub enum Event {
     Picture { session: SessionId, picture: Option<Picture> },
     /// The first packet of a key frame left for this leg (D-20).
     FirstVideo { session: SessionId, leg: LegId, at: Instant },
+    /// A leg that should send has not been heard for as long as [`Command::Watch`] says, neither RTP nor RTCP.
+    Silent { session: SessionId, leg: LegId },
     /// Counters of a session: once a second while it changes, and once at the end.
     Report { session: SessionId, legs: Vec<LegReport>, last: bool },
     /// An idle pair received something: it must rest on (D-18). At most once a second per pair.
@@ -178,6 +201,8 @@ pub struct StreamReport {
     /// Video of an anchor: complete key frames, and those that lost a packet on the way.
     pub key_frames: u64,
     pub key_frames_broken: u64,
+    /// Something of the peer arrived from a place it may send from: RTP, RTCP or a STUN request.
+    pub alive: bool,
     /// Named drops (`drop.rs`), only those that are not zero, in a fixed order.
     pub drops: Vec<(&'static str, u64)>,
 }

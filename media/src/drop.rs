@@ -3,18 +3,30 @@
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Drop {
-    /// Too short or another version: not RTP.
+    /// Another version: not RTP.
     NotRtp,
-    /// A STUN message on a media port; phones send them even with ICE off.
+    /// RTP that ends before its header does.
+    Truncated,
+    /// Longer than any media datagram; its end is cut off already.
+    Oversized,
+    /// A STUN message that is no Binding request.
     Stun,
+    /// An ICE check that does not know the password of this leg (RFC 8445 §7.3).
+    StunIntegrity,
     /// RTCP where RTP belongs, or the other way round.
     NotRtcp,
     /// RTCP of which a part is malformed.
     BadRtcp,
     /// From an address this leg may not send from (D-17).
     ForeignSource,
+    /// What the former call of this port still sends (D-18).
+    FormerCall,
     /// Another SSRC from the right address, not yet confirmed by a second packet (D-17).
     NewSource,
+    /// A sequence number far from the last one, not yet confirmed by the next (RFC 3550 §A.1).
+    SequenceJump,
+    /// A sequence number that was here already: doubled on the way, or replayed.
+    Duplicate,
     /// A payload type that was not negotiated.
     PayloadType,
     /// The leg's SDP does not let it send.
@@ -36,13 +48,19 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 15] = [
+    pub const ALL: [Drop; 21] = [
         Drop::NotRtp,
+        Drop::Truncated,
+        Drop::Oversized,
         Drop::Stun,
+        Drop::StunIntegrity,
         Drop::NotRtcp,
         Drop::BadRtcp,
         Drop::ForeignSource,
+        Drop::FormerCall,
         Drop::NewSource,
+        Drop::SequenceJump,
+        Drop::Duplicate,
         Drop::PayloadType,
         Drop::NotReceiving,
         Drop::NotTalking,
@@ -57,11 +75,17 @@ impl Drop {
     pub fn name(self) -> &'static str {
         match self {
             Drop::NotRtp => "not_rtp",
+            Drop::Truncated => "truncated",
+            Drop::Oversized => "oversized",
             Drop::Stun => "stun",
+            Drop::StunIntegrity => "stun_integrity",
             Drop::NotRtcp => "not_rtcp",
             Drop::BadRtcp => "bad_rtcp",
             Drop::ForeignSource => "foreign_source",
+            Drop::FormerCall => "former_call",
             Drop::NewSource => "new_source",
+            Drop::SequenceJump => "sequence_jump",
+            Drop::Duplicate => "duplicate",
             Drop::PayloadType => "payload_type",
             Drop::NotReceiving => "not_receiving",
             Drop::NotTalking => "not_talking",

@@ -6,8 +6,10 @@
 
 use crate::command::{Command, Event, Kind, LegId, PairId, SessionId};
 use crate::drop::Drop;
+use crate::latch::Former;
 use crate::leg::Leg;
 use crate::quality::WallClock;
+use crate::rtp::Rtp;
 use crate::session::Session;
 use crate::tone::Ringback;
 use bytes::Bytes;
@@ -73,6 +75,10 @@ pub struct Engine {
     /// Sessions whose anchor hears a ringback, by when its next packet is due.
     ringing: BTreeSet<(Instant, SessionId)>,
     ringback: Ringback,
+    /// Sessions in which silence counts, by when it is looked for.
+    watching: BTreeSet<(Instant, SessionId)>,
+    /// What pairs that are free now were used by last (D-18).
+    former: BTreeMap<PairId, Former>,
     next_report: Option<Instant>,
     noise: BTreeMap<PairId, Instant>,
     /// Without one, NTP times count from the first command.
@@ -94,20 +100,25 @@ impl Engine {
                     return;
                 }
                 let wall = *self.wall.get_or_insert_with(|| WallClock::new(now, Duration::ZERO));
-                let opened = Session::new(now, wall, session, anchor, key_frame_by);
-                self.own(session, &opened.legs[0]);
+                let mut opened = Session::new(now, wall, session, anchor, key_frame_by);
+                self.own(session, &mut opened.legs[0]);
                 self.sessions.insert(session, opened);
                 self.touch(now, session);
             }
             Command::Put { session, leg } => {
                 let id = leg.leg;
                 let Some(found) = self.sessions.get_mut(&session) else { return };
-                let old: Vec<PairId> =
-                    found.legs.iter().filter(|l| l.id == id).flat_map(Leg::pairs).map(|(pair, _)| pair).collect();
+                let old = found.legs.iter().find(|l| l.id == id).cloned();
                 found.put(now, leg, out);
-                old.into_iter().for_each(|pair| self.disown(pair));
-                if let Some(leg) = self.sessions.get(&session).and_then(|s| s.legs.iter().find(|l| l.id == id).cloned()) {
-                    self.own(session, &leg);
+                let kept: Vec<PairId> =
+                    found.legs.iter().filter(|l| l.id == id).flat_map(Leg::pairs).map(|(pair, _)| pair).collect();
+                if let Some(old) = old {
+                    self.disown(now, old, &kept);
+                }
+                // Taken out, so that its pairs can be entered.
+                if let Some(mut found) = self.sessions.remove(&session) {
+                    found.legs.iter_mut().filter(|l| l.id == id).for_each(|leg| self.own(session, leg));
+                    self.sessions.insert(session, found);
                 }
                 self.touch(now, session);
             }
@@ -126,6 +137,13 @@ impl Engine {
                     self.ringing.extend(found.ringback_deadline().map(|at| (at, session)));
                 }
             }
+            Command::Watch { session, silence } => {
+                self.forget_watching(session);
+                if let Some(found) = self.sessions.get_mut(&session) {
+                    found.watch(now, silence);
+                    self.watching.extend(found.silence_deadline().map(|at| (at, session)));
+                }
+            }
             Command::AskKeyFrame { session } => {
                 if let Some(found) = self.sessions.get_mut(&session) {
                     found.want_key_frame(now, out);
@@ -138,19 +156,20 @@ impl Engine {
             }
             Command::Remove { session, leg } => {
                 if let Some(gone) = self.sessions.get_mut(&session).and_then(|found| found.remove(now, leg, out)) {
-                    gone.pairs().for_each(|(pair, _)| self.disown(pair));
                     out.events.push(Event::Report { session, legs: vec![gone.report()], last: false });
+                    self.disown(now, gone, &[]);
                     self.touch(now, session);
                 }
             }
             Command::Close { session } => {
                 self.forget_ringing(session);
+                self.forget_watching(session);
                 if let Some(mut closed) = self.sessions.remove(&session) {
                     for index in 0..closed.legs.len() {
                         closed.say_goodbye(now, index, out);
                     }
-                    closed.legs.iter().flat_map(Leg::pairs).for_each(|(pair, _)| self.disown(pair));
                     out.events.push(closed.report(true));
+                    closed.legs.into_iter().for_each(|leg| self.disown(now, leg, &[]));
                     self.forget_due(session);
                 }
             }
@@ -161,6 +180,9 @@ impl Engine {
     pub fn receive(&mut self, now: Instant, pair: PairId, channel: Channel, from: SocketAddr, datagram: &[u8], out: &mut Out) {
         let Some(owner) = self.owners.get(pair.0 as usize).copied().flatten() else {
             self.unowned += 1;
+            if let Some(former) = self.former.get_mut(&pair) {
+                former.sent(now, from, Rtp::parse(datagram).map(|packet| packet.ssrc()));
+            }
             if self.noise.get(&pair).is_none_or(|at| now >= *at + NOISE) {
                 self.noise.insert(pair, now);
                 out.events.push(Event::Noise { pair });
@@ -170,7 +192,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(&owner.session) else { return };
         match channel {
             Channel::Rtp => session.rtp(now, owner.leg, owner.kind, from, datagram, out),
-            Channel::Rtcp => session.rtcp(now, owner.leg, owner.kind, from, datagram, out),
+            Channel::Rtcp => session.rtcp(now, owner.leg, owner.kind, channel, from, datagram, out),
         }
         self.touch(now, owner.session);
     }
@@ -207,6 +229,16 @@ impl Engine {
             }
             self.touch(now, id);
         }
+        while let Some(&(at, id)) = self.watching.first() {
+            if at > now {
+                break;
+            }
+            self.watching.remove(&(at, id));
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.look_for_silence(now, out);
+                self.watching.extend(session.silence_deadline().map(|at| (at, id)));
+            }
+        }
         if self.next_report.is_some_and(|at| at <= now) {
             self.next_report = None;
             for session in self.sessions.values_mut() {
@@ -218,10 +250,8 @@ impl Engine {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.due.first().map(|(at, _)| *at), self.ringing.first().map(|(at, _)| *at), self.next_report]
-            .into_iter()
-            .flatten()
-            .min()
+        let first = |deadlines: &BTreeSet<(Instant, SessionId)>| deadlines.first().map(|(at, _)| *at);
+        [first(&self.due), first(&self.ringing), first(&self.watching), self.next_report].into_iter().flatten().min()
     }
 
     /// Live sessions, and pairs in use: what a test checks to be zero at the end.
@@ -250,26 +280,47 @@ impl Engine {
         }
     }
 
+    fn forget_watching(&mut self, id: SessionId) {
+        if let Some(at) = self.sessions.get(&id).and_then(Session::silence_deadline) {
+            self.watching.remove(&(at, id));
+        }
+    }
+
     fn forget_due(&mut self, id: SessionId) {
         if let Some(at) = self.due_at.remove(&id) {
             self.due.remove(&(at, id));
         }
     }
 
-    fn own(&mut self, session: SessionId, leg: &Leg) {
-        for (pair, kind) in leg.pairs() {
-            let index = pair.0 as usize;
+    /// Enters the pairs of a leg. Who had them before is not believed on them (D-18); what the kernel still holds of him
+    /// needs no other care.
+    fn own(&mut self, session: SessionId, leg: &mut Leg) {
+        let id = leg.id;
+        for stream_kind in [Kind::Audio, Kind::Video] {
+            let Some(stream) = leg.stream(stream_kind) else { continue };
+            let index = stream.plan.pair.0 as usize;
             if self.owners.len() <= index {
                 self.owners.resize(index + 1, None);
             }
-            self.owners[index] = Some(Owner { session, leg: leg.id, kind });
+            self.owners[index] = Some(Owner { session, leg: id, kind: stream_kind });
+            if let Some(former) = self.former.remove(&stream.plan.pair) {
+                stream.latch.succeed(former);
+            }
         }
     }
 
-    fn disown(&mut self, pair: PairId) {
-        if let Some(owner) = self.owners.get_mut(pair.0 as usize) {
-            *owner = None;
+    /// A leg is over, or has another plan and keeps some of its pairs.
+    fn disown(&mut self, now: Instant, leg: Leg, kept: &[PairId]) {
+        for stream in leg.audio.into_iter().chain(leg.video) {
+            let pair = stream.plan.pair;
+            if kept.contains(&pair) {
+                continue;
+            }
+            if let Some(owner) = self.owners.get_mut(pair.0 as usize) {
+                *owner = None;
+            }
+            self.noise.remove(&pair);
+            self.former.insert(pair, stream.into_former(now));
         }
-        self.noise.remove(&pair);
     }
 }

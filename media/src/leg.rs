@@ -25,7 +25,8 @@ impl Leg {
         for (stream, plan) in [(&mut self.audio, plan.audio), (&mut self.video, plan.video)] {
             match (stream.as_mut(), plan) {
                 (Some(stream), Some(plan)) if stream.plan.pair == plan.pair => {
-                    stream.latch.renegotiate(now, plan.remote);
+                    stream.latch.renegotiate(now, plan.remote, plan.sip_source);
+                    stream.life = now;
                     // Sending begins (again) at a key frame, and so does whoever sits at another address now.
                     if !(stream.plan.send && plan.send) || stream.plan.remote != plan.remote {
                         stream.sink.restart();
@@ -42,6 +43,20 @@ impl Leg {
             Kind::Audio => self.audio.as_mut(),
             Kind::Video => self.video.as_mut(),
         }
+    }
+
+    /// It is expected to send from now on.
+    pub fn begin_life(&mut self, now: Instant) {
+        self.audio.iter_mut().chain(&mut self.video).for_each(|stream| stream.life = now);
+    }
+
+    /// Since when nothing was heard of a leg that should send. `None`: it need not, because it only listens, or because it
+    /// holds (its audio takes nothing), and phones that hold send music or nothing.
+    pub fn silent_since(&self) -> Option<Instant> {
+        if self.audio.as_ref().is_some_and(|audio| !audio.plan.send) {
+            return None;
+        }
+        self.audio.iter().chain(&self.video).filter(|stream| stream.plan.receive).map(|stream| stream.life).max()
     }
 
     /// The pairs this leg uses.

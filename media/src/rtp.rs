@@ -1,9 +1,11 @@
 //! The RTP header (RFC 3550 §5.1): a checked view, and the twelve bytes a sink gets instead.
 
+use crate::drop::Drop;
+
 /// Length of the fixed header.
 pub const HEADER: usize = 12;
-/// The longest packet: nobody's network carries longer ones whole.
-const LONGEST: usize = 2048;
+/// Longest datagram that is taken. Whoever reads the sockets has a longer buffer, so that what the kernel cut is seen.
+pub const LARGEST: usize = 2047;
 
 /// A view of a valid packet.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +18,7 @@ impl<'a> Rtp<'a> {
     /// `None` if it is too long, and unless version, CSRC list, extension and padding fit into the bytes.
     pub fn parse(bytes: &'a [u8]) -> Option<Rtp<'a>> {
         let first = *bytes.first()?;
-        if !(HEADER..=LONGEST).contains(&bytes.len()) || first >> 6 != 2 {
+        if !(HEADER..=LARGEST).contains(&bytes.len()) || first >> 6 != 2 {
             return None;
         }
         let mut begin = HEADER + 4 * usize::from(first & 0x0f);
@@ -65,6 +67,30 @@ impl<'a> Rtp<'a> {
         head[4..8].copy_from_slice(&timestamp.to_be_bytes());
         head[8..12].copy_from_slice(&ssrc.to_be_bytes());
         head
+    }
+}
+
+/// What may arrive at a media port (RFC 7983 §7, RFC 5761 §4).
+#[derive(Clone, Copy, Debug)]
+pub enum Arrived<'a> {
+    Rtp(Rtp<'a>),
+    Rtcp,
+    Stun,
+}
+
+/// Tells a datagram's protocol by its first bytes.
+pub fn sort(bytes: &[u8]) -> Result<Arrived<'_>, Drop> {
+    if bytes.len() > LARGEST {
+        return Err(Drop::Oversized);
+    }
+    if is_rtcp(bytes) {
+        return Ok(Arrived::Rtcp);
+    }
+    match Rtp::parse(bytes) {
+        Some(packet) => Ok(Arrived::Rtp(packet)),
+        None if is_stun(bytes) => Ok(Arrived::Stun),
+        None if bytes.first().is_some_and(|first| first >> 6 == 2) => Err(Drop::Truncated),
+        None => Err(Drop::NotRtp),
     }
 }
 

@@ -3,12 +3,12 @@
 use crate::asking::{Asking, Way};
 use crate::command::{self, Codec, Event, Kind, LegId, LegPlan, LegReport, SessionId};
 use crate::drop::Drop;
-use crate::engine::Out;
+use crate::engine::{Channel, Out};
 use crate::keyframe::{KeyFrames, Took};
 use crate::leg::Leg;
 use crate::quality::{Heard, WallClock};
-use crate::rtcp::{self, Then};
-use crate::rtp::{self, Rtp};
+use crate::rtcp::Then;
+use crate::rtp::{self, Arrived, Rtp};
 use crate::sink::Picture;
 use crate::stream::TONE_PACKET;
 use crate::tone::Ringback;
@@ -36,6 +36,8 @@ pub(crate) struct Session {
     rtcp_at: Instant,
     /// Ringback: when its next packet is due, and which one it is.
     ringback: Option<(Instant, usize)>,
+    /// How long who should send may be silent, and when that is looked at next.
+    watch: Option<(Duration, Instant)>,
     /// Counters have changed since the last report.
     pub dirty: bool,
 }
@@ -55,6 +57,7 @@ impl Session {
             wall,
             rtcp_at: now + FIRST_REPORT,
             ringback: None,
+            watch: None,
             dirty: true,
         }
     }
@@ -128,6 +131,32 @@ impl Session {
         }
     }
 
+    /// From now on silence counts.
+    pub fn watch(&mut self, now: Instant, silence: Duration) {
+        self.watch = Some((silence, now + silence));
+        self.legs.iter_mut().for_each(|leg| leg.begin_life(now));
+    }
+
+    /// When to look for silence next.
+    pub fn silence_deadline(&self) -> Option<Instant> {
+        self.watch.map(|(_, at)| at)
+    }
+
+    /// Tells who should have sent and did not. Packets only note their time; the deadline is found here.
+    pub fn look_for_silence(&mut self, now: Instant, out: &mut Out) {
+        let Some((silence, _)) = self.watch else { return };
+        let mut next = now + silence;
+        for (index, leg) in self.legs.iter().enumerate() {
+            let expected = (index == 0 || self.talker == Some(leg.id)).then(|| leg.silent_since()).flatten();
+            match expected.map(|since| since + silence) {
+                Some(due) if due <= now => out.events.push(Event::Silent { session: self.id, leg: leg.id }),
+                Some(due) => next = next.min(due),
+                None => {}
+            }
+        }
+        self.watch = Some((silence, next));
+    }
+
     /// Takes a receiver out; the anchor stays as long as its session.
     pub fn remove(&mut self, now: Instant, leg: LegId, out: &mut Out) -> Option<Leg> {
         let index = self.legs.iter().position(|l| l.id == leg).filter(|index| *index > 0)?;
@@ -145,14 +174,17 @@ impl Session {
         let from_anchor = anchor.id == leg;
         let source = if from_anchor { Some(&mut *anchor) } else { receivers.iter_mut().find(|l| l.id == leg) };
         let Some(stream) = source.and_then(|leg| leg.stream(kind)) else { return };
-        let Some(packet) = Rtp::parse(bytes) else {
-            let drop = if rtp::is_stun(bytes) { Drop::Stun } else { Drop::NotRtp };
-            return stream.drops.count(drop);
+        let packet = match rtp::sort(bytes) {
+            Ok(Arrived::Rtp(packet)) => packet,
+            Ok(Arrived::Rtcp) if stream.plan.rtcp_mux => return self.rtcp(now, leg, kind, Channel::Rtp, from, bytes, out),
+            Ok(Arrived::Rtcp) => return stream.drops.count(Drop::NotRtp),
+            Ok(Arrived::Stun) => {
+                stream.stun(now, Channel::Rtp, from, bytes, out).unwrap_or_else(|drop| stream.drops.count(drop));
+                // It may be the first sign of where this phone is.
+                return self.begin(now, false, out);
+            }
+            Err(drop) => return stream.drops.count(drop),
         };
-        if rtp::is_rtcp(bytes) {
-            // No rtcp-mux was agreed.
-            return stream.drops.count(Drop::NotRtp);
-        }
         let codec = match stream.take(now, from, &packet, bytes.len()) {
             Ok(codec) => codec,
             Err(drop) => return stream.drops.count(drop),
@@ -223,20 +255,33 @@ impl Session {
     }
 
     /// RTCP of a leg's peer: it is for us alone. A receiver that asks for a key frame is heard.
-    pub fn rtcp(&mut self, now: Instant, leg: LegId, kind: Kind, from: SocketAddr, bytes: &[u8], out: &mut Out) {
+    #[allow(clippy::too_many_arguments)] // one datagram
+    pub fn rtcp(
+        &mut self,
+        now: Instant,
+        leg: LegId,
+        kind: Kind,
+        channel: Channel,
+        from: SocketAddr,
+        bytes: &[u8],
+        out: &mut Out,
+    ) {
         let is_anchor = self.legs.first().is_some_and(|anchor| anchor.id == leg);
         let Some(leg) = self.legs.iter_mut().find(|l| l.id == leg) else { return };
         let shift = leg.shift;
         let Some(stream) = leg.stream(kind) else { return };
-        if !rtp::is_rtcp(bytes) {
-            let drop = if rtp::is_stun(bytes) { Drop::Stun } else { Drop::NotRtcp };
-            return stream.drops.count(drop);
-        }
-        if !stream.knows(from) {
-            return stream.drops.count(Drop::ForeignSource);
-        }
-        let Some(said) = rtcp::read(bytes) else { return stream.drops.count(Drop::BadRtcp) };
-        stream.rtcp_from = Some(from);
+        let said = match rtp::sort(bytes) {
+            Ok(Arrived::Rtcp) => stream.take_rtcp(now, channel, from, bytes),
+            Ok(Arrived::Stun) => {
+                return stream.stun(now, channel, from, bytes, out).unwrap_or_else(|drop| stream.drops.count(drop));
+            }
+            Ok(Arrived::Rtp(_)) | Err(Drop::NotRtp | Drop::Truncated) => Err(Drop::NotRtcp),
+            Err(drop) => Err(drop),
+        };
+        let said = match said {
+            Ok(said) => said,
+            Err(drop) => return stream.drops.count(drop),
+        };
         if let Some((_, ntp, rtp)) = said.sender.filter(|(ssrc, ..)| stream.reception.is_some_and(|r| r.ssrc == *ssrc)) {
             stream.sender = Some((ntp, rtp, now));
             leg.shift = shift.or(Some(self.wall.ntp(now).wrapping_sub(ntp)));

@@ -4,11 +4,13 @@ use crate::command::{Codec, StreamPlan, StreamReport};
 use crate::drop::{Drop, Drops};
 use crate::engine::{Channel, Out, Send, Tail};
 use crate::keyframe::{Kept, KeyFrames};
-use crate::latch::Latch;
+use crate::latch::{Former, Latch};
+use crate::order::Order;
 use crate::quality::{Heard, Reception, WallClock, middle, ticks};
-use crate::rtcp::{Report, Then};
+use crate::rtcp::{self, Report, Said, Then};
 use crate::rtp::{HEADER, Rtp};
 use crate::sink::{Picture, Sink};
+use crate::stun::Request;
 use crate::tone::{PACKET, Ringback};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -39,11 +41,19 @@ pub(crate) struct Stream {
     pub plan: StreamPlan,
     pub latch: Latch,
     pub rtcp_from: Option<SocketAddr>,
+    /// Who sent RTCP last.
+    rtcp_candidate: Option<(SocketAddr, Option<u32>)>,
+    /// What comes from its present source.
     pub reception: Option<Reception>,
+    order: Order,
     /// Its last sender report: NTP time, RTP time, when it came.
     pub sender: Option<(u64, u32, Instant)>,
     /// What it says of what we send.
     pub heard: Option<Heard>,
+    /// When its peer showed last that it is there; from the plan on if it never did.
+    pub life: Instant,
+    /// It did.
+    alive: bool,
     pub sink: Sink,
     pub packets: (u64, u64),
     pub bytes: (u64, u64),
@@ -57,9 +67,13 @@ impl Stream {
             plan,
             latch,
             rtcp_from: None,
+            rtcp_candidate: None,
             reception: None,
             sender: None,
             heard: None,
+            order: Order::default(),
+            life: now,
+            alive: false,
             sink: Sink::new(),
             packets: (0, 0),
             bytes: (0, 0),
@@ -73,19 +87,92 @@ impl Stream {
 
     /// One packet of this stream's peer, checked (D-17).
     pub fn take(&mut self, now: Instant, from: SocketAddr, packet: &Rtp<'_>, length: usize) -> Result<Codec, Drop> {
-        self.latch.accept(now, from, packet.ssrc())?;
-        let clock = self.codec(packet.payload_type()).map_or(8000, Codec::clock_rate);
+        let codec = self.codec(packet.payload_type());
+        if codec.is_none() && !self.latch.believes(from) {
+            // Nobody is believed for a packet that nobody agreed on.
+            return Err(if self.latch.knows(from) { Drop::PayloadType } else { Drop::ForeignSource });
+        }
+        self.latch.accept(now, from, packet.ssrc(), packet.sequence())?;
+        if self.reception.is_none_or(|known| known.ssrc != packet.ssrc()) {
+            self.order = Order::default();
+        }
+        let begins = self.order.admit(packet.sequence())?;
         let reception = match &mut self.reception {
-            Some(known) if known.ssrc == packet.ssrc() => known,
+            Some(known) if !begins => known,
             other => other.insert(Reception::new(now, packet)),
         };
-        reception.packet(now, packet, clock);
+        reception.packet(now, packet, codec.map_or(8000, Codec::clock_rate));
+        if self.rtcp_from.is_some_and(|rtcp| rtcp.ip() != from.ip()) {
+            // It moved, and its RTCP with it.
+            self.rtcp_from = None;
+        }
+        self.lives(now);
         self.packets.0 += 1;
         self.bytes.0 += length as u64;
         if !self.plan.receive {
             return Err(Drop::NotReceiving);
         }
-        self.codec(packet.payload_type()).ok_or(Drop::PayloadType)
+        codec.ok_or(Drop::PayloadType)
+    }
+
+    /// RTCP of this stream's peer. It is reached where that came from if its SDP says so too, if the sender has the SSRC of the
+    /// media, or when the same sender comes twice: neighbours behind one NAT share its address.
+    pub fn take_rtcp(&mut self, now: Instant, channel: Channel, from: SocketAddr, bytes: &[u8]) -> Result<Said, Drop> {
+        if !self.knows(from) {
+            return Err(Drop::ForeignSource);
+        }
+        let sender = bytes.get(4..8).and_then(|ssrc| ssrc.try_into().ok()).map(u32::from_be_bytes);
+        if self.latch.is_former(now, from, sender) {
+            return Err(Drop::FormerCall);
+        }
+        let said = rtcp::read(bytes).ok_or(Drop::BadRtcp)?;
+        let expected = self.rtcp_to().is_some_and(|(_, to)| to == from);
+        let same = sender.is_some() && self.reception.map(|known| known.ssrc) == sender;
+        let again = self.rtcp_candidate.replace((from, sender)) == Some((from, sender));
+        match channel {
+            Channel::Rtp => self.latch.hint(now, from, false),
+            Channel::Rtcp if expected || same || (again && self.rtcp_from.is_none()) => self.rtcp_from = Some(from),
+            Channel::Rtcp => {}
+        }
+        self.lives(now);
+        Ok(said)
+    }
+
+    /// A STUN request of this stream's peer: the answer, and what it tells of where the peer is (D-16). With ICE it has to
+    /// know the leg's password, and may then come from anywhere.
+    pub fn stun(&mut self, now: Instant, channel: Channel, from: SocketAddr, bytes: &[u8], out: &mut Out) -> Result<(), Drop> {
+        let request = Request::parse(bytes).ok_or(Drop::Stun)?;
+        let ice = self.plan.ice.as_ref();
+        match ice {
+            Some(ice) if !request.proves(ice) => return Err(Drop::StunIntegrity),
+            None if !self.knows(from) => return Err(Drop::ForeignSource),
+            None if self.latch.is_former(now, from, None) => return Err(Drop::FormerCall),
+            Some(_) | None => {}
+        }
+        match channel {
+            Channel::Rtp if ice.is_some() && request.use_candidate => self.latch.choose(now, from),
+            Channel::Rtp => self.latch.hint(now, from, ice.is_some()),
+            Channel::Rtcp if ice.is_some() => self.rtcp_from = Some(from),
+            // A neighbour behind the same NAT sends such too; the phone's own RTCP will tell.
+            Channel::Rtcp => {}
+        }
+        let answer = Bytes::from(request.answer(from, ice));
+        let mut head = [0; HEADER];
+        head.copy_from_slice(&answer[..HEADER]);
+        out.sends.push(Send { pair: self.plan.pair, channel, to: from, head, tail: Tail::Owned(answer.slice(HEADER..)) });
+        self.lives(now);
+        Ok(())
+    }
+
+    fn lives(&mut self, now: Instant) {
+        self.life = now;
+        self.alive = true;
+    }
+
+    /// The end of its call: what the next one on its pair must not believe.
+    pub fn into_former(self, now: Instant) -> Former {
+        let rtcp = self.rtcp_from.into_iter().chain(self.plan.remote_rtcp);
+        self.latch.into_former(now, rtcp)
     }
 
     /// Sends a packet of another leg to this stream's peer.
@@ -185,7 +272,7 @@ impl Stream {
         then: impl FnOnce(Option<u32>) -> Then,
         out: &mut Out,
     ) -> bool {
-        let Some(to) = self.rtcp_remote() else { return false };
+        let Some((channel, to)) = self.rtcp_to() else { return false };
         let sender = self.sender.map(|(ntp, _, at)| (middle(ntp), at));
         let report = Report {
             ours: self.plan.ssrc,
@@ -198,7 +285,7 @@ impl Stream {
         let packet = report.write(then(self.reception.map(|reception| reception.ssrc)));
         let Some((head, tail)) = packet.split_first_chunk::<HEADER>() else { return false };
         let tail = Tail::Owned(Bytes::copy_from_slice(tail));
-        out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtcp, to, head: *head, tail });
+        out.sends.push(Send { pair: self.plan.pair, channel, to, head: *head, tail });
         true
     }
 
@@ -217,29 +304,35 @@ impl Stream {
         }
     }
 
-    /// RTCP may come from where the media comes from, and from the port its SDP names (a device on loopback may have
-    /// several addresses, see [`Latch`]).
-    pub fn knows(&self, from: SocketAddr) -> bool {
+    /// RTCP may come from where the media comes from, from where it came before, and from the port its SDP names (a device on
+    /// loopback may have several addresses, see [`Latch`]).
+    fn knows(&self, from: SocketAddr) -> bool {
         let named = self.plan.remote_rtcp.is_some_and(|rtcp| rtcp.port() == from.port());
-        self.latch.knows(from) || (named && from.ip().is_loopback() && self.plan.sip_source.is_loopback())
+        let here = named && from.ip().is_loopback() && self.plan.sip_source.is_loopback();
+        here || self.rtcp_from == Some(from) || self.latch.knows(from)
     }
 
-    /// Where this peer takes RTCP: where it sent some from, else what its SDP says, moved to the host it really is at.
-    pub fn rtcp_remote(&self) -> Option<SocketAddr> {
-        self.rtcp_from.or_else(|| {
+    /// Where this peer takes RTCP, and from which of our sockets: beside RTP if both share a port (RFC 5761), where it sent
+    /// some from, else what its SDP says, moved to the host it really is at.
+    pub fn rtcp_to(&self) -> Option<(Channel, SocketAddr)> {
+        if self.plan.rtcp_mux {
+            return Some((Channel::Rtp, self.latch.remote()?));
+        }
+        let moved = || {
             let sdp = self.plan.remote_rtcp?;
-            match self.latch.remote() {
-                Some(real) if real.ip() != sdp.ip() && Some(real) != self.plan.remote => Some(SocketAddr::new(
+            Some(match self.latch.remote() {
+                Some(real) if real.ip() != sdp.ip() && Some(real) != self.plan.remote => SocketAddr::new(
                     real.ip(),
                     if self.plan.remote.is_some_and(|r| r.port() == real.port()) {
                         sdp.port()
                     } else {
                         real.port().saturating_add(1)
                     },
-                )),
-                _ => Some(sdp),
-            }
-        })
+                ),
+                _ => sdp,
+            })
+        };
+        Some((Channel::Rtcp, self.rtcp_from.or_else(moved)?))
     }
 
     pub fn report(&self) -> StreamReport {
@@ -249,6 +342,7 @@ impl Stream {
             packets_out: self.packets.1,
             bytes_out: self.bytes.1,
             sends_to: self.latch.remote(),
+            alive: self.alive,
             lost_in: self.reception.map_or(0, |reception| reception.lost()),
             jitter_in: self.reception.map_or(0, |reception| reception.jitter()),
             heard: self.heard,

@@ -262,6 +262,8 @@ mod tests {
                 send: id != DOOR,
                 receive: id == DOOR,
                 parameter_sets: vec![],
+                rtcp_mux: false,
+                ice: None,
             };
             LegPlan { leg: LegId(u64::from(id)), audio: None, video: Some(video) }
         };

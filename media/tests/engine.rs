@@ -89,7 +89,7 @@ fn strangers_and_nonsense_are_dropped_by_name() {
     assert!(w.give(at, Channel::Rtp, home, &stun).is_empty());
     assert!(w.give(at, Channel::Rtp, home, &rtp(0, 2, 2, 8, false, &[1])).is_empty());
     let drops = w.report()[0].audio.drops.clone();
-    assert_eq!(drops, [("not_rtp", 1), ("stun", 1), ("foreign_source", 1), ("new_source", 1), ("payload_type", 1)]);
+    assert_eq!(drops, [("truncated", 1), ("stun", 1), ("foreign_source", 1), ("new_source", 1), ("payload_type", 1)]);
 }
 
 #[test]

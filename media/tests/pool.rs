@@ -36,6 +36,8 @@ fn a_packet_goes_through_a_worker_and_the_counters_come_back() {
             send: true,
             receive: true,
             parameter_sets: vec![],
+            rtcp_mux: false,
+            ice: None,
         };
         (port, LegPlan { leg: LegId(id), audio: Some(stream), video: None })
     };

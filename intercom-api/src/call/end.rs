@@ -35,6 +35,21 @@ impl Call {
         self.end(turn, "caller lost", None);
     }
 
+    /// Nothing came for too long from a leg of the talk that should send: its device or its network is gone.
+    pub fn silent(&mut self, turn: &mut Turn<'_>, leg: LegId) {
+        let State::Answered { winner } = self.state else { return };
+        let (who, reason) = match leg {
+            _ if leg == self.door_leg => ("door".to_owned(), "caller silent"),
+            _ if leg == winner => {
+                (self.answered.as_ref().map(|(account, _)| account.to_string()).unwrap_or_default(), "callee silent")
+            }
+            _ => return,
+        };
+        turn.count("media_silence");
+        self.step(turn, &who, "server", "(no media)");
+        self.end(turn, reason, None);
+    }
+
     /// D-08: ends the ring when nobody is left who could answer.
     pub(super) fn end_if_all_declined(&mut self, turn: &mut Turn<'_>) {
         if self.state != State::Ringing {

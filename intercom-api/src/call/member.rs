@@ -165,6 +165,12 @@ impl Member {
         Some(self.ports.plan(negotiated.audio.as_ref(), negotiated.video.as_ref()))
     }
 
+    /// It named an address that we cannot reach, as far as we know, and none that we can.
+    pub fn hidden(&self) -> bool {
+        let mut streams = self.negotiated.iter().flat_map(|n| n.audio.iter().chain(&n.video)).peekable();
+        streams.peek().is_some() && streams.all(|stream| self.ports.hidden(stream))
+    }
+
     /// Our present description, for a re-INVITE without one.
     pub fn description(&self) -> String {
         self.offer.to_string()

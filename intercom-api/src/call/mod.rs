@@ -180,6 +180,7 @@ impl Call {
         };
         let ip = turn.settings.media_ip.unwrap_or(flow.local.ip());
         let session_id = u64::from(turn.endpoint.tokens().random_u32());
+        offer.iter().for_each(|offer| ports.meet_ice(turn, offer));
         let local = ports.local(ip, session_id, 1);
         let (answer, door) = match offer.map_or_else(|| Ok(sdp::offer_door(&local)), |offer| sdp::answer_door(&offer, &local)) {
             Ok(negotiated) => negotiated,
@@ -428,6 +429,9 @@ impl Call {
             turn.set_timer(session, timer, None);
         }
         turn.set_timer(session, CallTimer::Talk, Some(turn.settings.talk_limit));
+        if let Some(silence) = turn.settings.silence {
+            turn.media(self.worker, Command::Watch { session, silence });
+        }
         self.publish(turn);
     }
 
@@ -516,6 +520,7 @@ impl Call {
                 return last && self.state == State::Ended;
             }
             command::Event::Picture { picture, .. } => self.pictured(turn, picture),
+            command::Event::Silent { leg, .. } => self.silent(turn, LegId(leg.0)),
             command::Event::Noise { .. } => {}
         }
         false

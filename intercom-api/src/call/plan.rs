@@ -4,9 +4,10 @@ use crate::turn::{Turn, media_leg};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use media::command::{self, LegPlan, PairId, Payload, StreamPlan, WorkerId};
+use media::command::{self, Ice, LegPlan, PairId, Payload, StreamPlan, WorkerId};
+use media::nat;
 use sip_core::endpoint::LegId;
-use sip_core::sdp::{self, Codec, Local, Stream};
+use sip_core::sdp::{self, Codec, Local, Sdp, Stream};
 use std::net::IpAddr;
 
 /// One stream's socket pair and the identity we send with.
@@ -26,6 +27,8 @@ pub struct LegPorts {
     sip_source: IpAddr,
     audio: Option<Port>,
     video: Option<Port>,
+    /// What we are called in ICE, and what the peer called itself then.
+    ice: Option<(Ice, String)>,
 }
 
 impl LegPorts {
@@ -38,7 +41,7 @@ impl LegPorts {
         audio: bool,
         video: bool,
     ) -> Option<LegPorts> {
-        let mut ports = LegPorts { leg, sip_source, audio: None, video: None };
+        let mut ports = LegPorts { leg, sip_source, audio: None, video: None, ice: None };
         for (wanted, video) in [(audio, false), (video, true)] {
             if !wanted {
                 continue;
@@ -72,6 +75,22 @@ impl LegPorts {
         self.sip_source = ip;
     }
 
+    /// The peer offers ICE: it gets names to check us with, new ones when it starts anew (RFC 8445 §9).
+    pub fn meet_ice(&mut self, turn: &mut Turn<'_>, offer: &Sdp) {
+        let Some(theirs) = offer.ice_ufrag() else { return };
+        if self.ice.as_ref().is_none_or(|(_, known)| known != theirs) {
+            let tokens = turn.endpoint.tokens();
+            // RFC 8839 §5.4: a password of at least 128 random bits; a token has 80.
+            let (ufrag, pwd) = (tokens.token(), tokens.token() + &tokens.token());
+            self.ice = Some((Ice { ufrag: ufrag.into(), pwd: pwd.into() }, theirs.to_owned()));
+        }
+    }
+
+    /// Does the peer name an address that we cannot reach, as far as we know?
+    pub fn hidden(&self, stream: &Stream) -> bool {
+        stream.remote.is_some_and(|remote| nat::is_private(remote.ip()) && remote.ip() != self.sip_source)
+    }
+
     pub fn release(&mut self, turn: &mut Turn<'_>) {
         for port in [self.audio.take(), self.video.take()].into_iter().flatten() {
             turn.ports.release(turn.now, port.pair);
@@ -80,7 +99,8 @@ impl LegPorts {
 
     /// Our side of an SDP of this leg.
     pub fn local(&self, ip: IpAddr, session_id: u64, version: u64) -> Local {
-        Local { ip, audio_port: self.audio.map(|p| p.number), video_port: self.video.map(|p| p.number), session_id, version }
+        let ice = self.ice.as_ref().map(|(ice, _)| sdp::Ice { ufrag: ice.ufrag.to_string(), pwd: ice.pwd.to_string() });
+        Local { ip, audio_port: self.audio.map(|p| p.number), video_port: self.video.map(|p| p.number), session_id, version, ice }
     }
 
     /// What media has to know; a stream the peer declined is left out.
@@ -99,6 +119,8 @@ impl LegPorts {
                 send: stream.send,
                 receive: stream.receive,
                 parameter_sets: stream.main().map(parameter_sets).unwrap_or_default(),
+                rtcp_mux: stream.rtcp_mux,
+                ice: self.ice.as_ref().filter(|_| stream.ice).map(|(ice, _)| ice.clone()),
             })
         };
         LegPlan { leg: media_leg(self.leg), audio: stream(self.audio, audio), video: stream(self.video, video) }

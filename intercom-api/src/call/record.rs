@@ -41,6 +41,7 @@ pub(super) fn view(call: &Call) -> CallView {
         },
         end_reason: call.end_reason.clone(),
         sip_call_id: call.sip_call_id.clone(),
+        note: (call.state != State::Ended && !heard(&call.door_report)).then_some("nothing heard"),
         codecs: [&call.door.audio, &call.door.video].into_iter().flatten().flat_map(codec_names).collect(),
         first_video_ms: None,
         audio: stream(&call.door_report.0),
@@ -91,10 +92,15 @@ fn leg(call: &Call, member: &Member) -> LegView {
         end_reason: if let MemberState::Ended(why) = &member.state { Some(why.clone()) } else { None },
         sip_call_id: member.sip_call_id.clone(),
         codecs: member.codecs(),
+        note: (member.state == MemberState::Early && member.hidden() && !heard(&member.report)).then_some("no early path (NAT)"),
         first_video_ms,
         audio: stream(&member.report.0),
         video: stream(&member.report.1),
     }
+}
+
+fn heard((audio, video): &(StreamReport, StreamReport)) -> bool {
+    audio.alive || video.alive
 }
 
 /// Each codec once, however many payload types it has.

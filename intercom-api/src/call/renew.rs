@@ -91,6 +91,7 @@ impl Call {
         let offer = Sdp::parse(request.body()).map_err(|_| Refuse::BadOffer)?;
         let (answer, plan) = if leg == self.door_leg {
             let (session_id, version) = self.door_sdp;
+            self.door_ports.meet_ice(turn, &offer);
             let local = self.door_ports.local(self.door_ip, session_id, version + 1);
             let (answer, door) = sdp::answer_door_again(&offer, &self.door, &local).map_err(|_| Refuse::NothingInCommon)?;
             // RFC 3264 §8: the version rises with a change and only then.

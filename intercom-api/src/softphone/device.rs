@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 
 /// Audio packets: 20 ms of G.711.
 const AUDIO_TICK: Duration = Duration::from_millis(20);
+/// How long a change of network takes.
+const MOVE: Duration = Duration::from_millis(600);
 /// Video frames: 25 a second.
 const VIDEO_TICK: Duration = Duration::from_millis(40);
 
@@ -58,6 +60,8 @@ pub enum Order {
     /// Asks the door to open, with this number.
     Unlock(u16),
     HangUp,
+    /// Sends and receives its audio at this address from now on, after a pause, as a phone does that changes its network.
+    MoveAudio(IpAddr),
     /// Says what was received so far.
     Report,
 }
@@ -115,6 +119,8 @@ pub struct Device {
     frame: usize,
     lose: u8,
     talking: bool,
+    /// It has no network for its audio until then.
+    moving_until: Option<Instant>,
     progressed: bool,
     tally: Tally,
     key_begun: bool,
@@ -159,6 +165,7 @@ impl Device {
             frame: 0,
             lose: config.lose,
             talking: false,
+            moving_until: None,
             progressed: false,
             tally: Tally::default(),
             key_begun: false,
@@ -223,6 +230,12 @@ impl Device {
             Order::HangUp => {
                 self.agent.hang_up(now, out);
                 self.over();
+            }
+            Order::MoveAudio(ip) => {
+                // Without a free port it stays where it is, and whoever moved it sees that.
+                if self.audio.rebind(ip).is_ok() {
+                    self.moving_until = Some(now + MOVE);
+                }
             }
             Order::Report => self.tell(Happened::Report(self.tally())),
         }
@@ -339,6 +352,7 @@ impl Device {
             video_port: Some(self.video.port),
             session_id: u64::from(self.audio.ssrc),
             version: 1,
+            ice: None,
         }
     }
 
@@ -366,6 +380,9 @@ impl Device {
     }
 
     fn speak(&mut self) {
+        if self.moving_until.is_some_and(|until| Instant::now() < until) {
+            return self.audio.advance(voice::PACKET as u32);
+        }
         let hz = if matches!(self.role, Role::Door(_)) { voice::DOOR_HZ } else { voice::PHONE_HZ };
         if let Some(packet) = self.audio.codec().and_then(|codec| voice::tone(hz, codec)) {
             self.audio.send(&packet, false);

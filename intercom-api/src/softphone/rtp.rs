@@ -35,6 +35,14 @@ impl Rtp {
         }
     }
 
+    /// Another socket for RTP, which its SDP does not know.
+    pub fn rebind(&mut self, ip: IpAddr) -> io::Result<()> {
+        let socket = std::net::UdpSocket::bind((ip, 0))?;
+        socket.set_nonblocking(true)?;
+        self.socket = UdpSocket::from_std(socket)?;
+        Ok(())
+    }
+
     /// What we agreed to send.
     pub fn codec(&self) -> Option<Codec> {
         Some(self.stream.as_ref()?.main()?.codec)

@@ -68,6 +68,8 @@ pub struct Device {
     pub early_video: u32,
     /// How often this door opened, as a door counts: the same number within three seconds is the same order.
     pub openings: u32,
+    /// Its media is cut off; its SIP is not.
+    pub dark: bool,
     /// A door that gets the order and says nothing.
     pub silent: bool,
     orders: Vec<(u64, Instant)>,
@@ -118,6 +120,7 @@ impl Device {
             video_in: 0,
             early_video: 0,
             openings: 0,
+            dark: false,
             silent: false,
             orders: Vec::new(),
             results: Vec::new(),
@@ -291,6 +294,9 @@ impl Device {
     }
 
     fn send_media(&mut self) {
+        if self.dark {
+            return;
+        }
         let door = self.habit == Habit::Door;
         self.seq = self.seq.wrapping_add(1);
         // Every video packet is a whole key frame: what is under test is where packets go, not what they show.
@@ -434,6 +440,7 @@ impl Device {
             video_port: Some(VIDEO_PORT),
             session_id: self.seed + 1,
             version: self.version,
+            ice: None,
         }
     }
 

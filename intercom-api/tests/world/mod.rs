@@ -338,6 +338,8 @@ impl World {
             Command::AskKeyFrame { .. } => "media ask for a key frame".to_owned(),
             // Whatever the ladder is about, a picture is taken beside it.
             Command::TakePicture { .. } => return,
+            // Follows every answer.
+            Command::Watch { .. } => return,
             Command::Remove { leg, .. } => format!("media remove {}", self.leg(*leg)),
             Command::Close { .. } => "media close".to_owned(),
         };

@@ -134,6 +134,7 @@ impl Trace {
             ["declines"] => world.act(who, |d, now| d.decide(now, 603)),
             ["hangs", "up"] => world.act(who, |d, now| d.hang_up(now)),
             ["registers"] => world.act(who, |d, now| d.register(now)),
+            ["loses", "its", "media"] => world.act(who, |d, _| d.dark = true),
             ["loses", "its", "connection"] => world.reset(who),
             ["reconnects"] => world.act(who, |d, now| d.reconnect(now)),
             ["falls", "asleep"] => world.act(who, |d, _| d.asleep = true),

@@ -41,6 +41,8 @@ pub fn plan(leg: LegId) -> LegPlan {
         send: kind == Kind::Audio || !door,
         receive: kind == Kind::Audio || door,
         parameter_sets: vec![],
+        rtcp_mux: false,
+        ice: None,
     };
     LegPlan { leg, audio: Some(stream(Kind::Audio)), video: Some(stream(Kind::Video)) }
 }

@@ -15,6 +15,10 @@ pub struct Stream {
     pub remote: Option<SocketAddr>,
     /// Where RTCP goes by SDP: `a=rtcp`, else RTP port + 1 (RFC 3605, RFC 3550 §11).
     pub remote_rtcp: Option<SocketAddr>,
+    /// RTCP shares the RTP port in both directions (RFC 5761).
+    pub rtcp_mux: bool,
+    /// The peer makes ICE checks, and has what it needs for that.
+    pub ice: bool,
     /// We may send to the peer. False while it holds, by direction or by the address 0.0.0.0 (RFC 3264 §8.4).
     pub send: bool,
     /// The peer may send to us.
@@ -59,6 +63,8 @@ impl Stream {
             payloads,
             remote: at(ip, media.port),
             remote_rtcp,
+            rtcp_mux: false,
+            ice: false,
             send: direction.sends() && !held,
             receive: direction.receives(),
         }

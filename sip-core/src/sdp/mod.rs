@@ -135,6 +135,20 @@ pub struct Rtcp {
     pub connection: Option<Connection>,
 }
 
+/// One side's `a=ice-ufrag` and `a=ice-pwd` (RFC 8839 §5.4).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ice {
+    pub ufrag: String,
+    pub pwd: String,
+}
+
+/// Without the password.
+impl std::fmt::Debug for Ice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ice").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
+}
+
 /// Direction from the view of the one who wrote it (RFC 3264 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -199,6 +213,20 @@ impl Sdp {
     /// The direction of an m-line, inherited from the session where it says none (RFC 8866 §6.7).
     pub fn direction_of(&self, media: &Media) -> Direction {
         media.direction.or(self.direction).unwrap_or(Direction::SendRecv)
+    }
+
+    /// What its writer calls itself in ICE, if it offers ICE at all. Another name than before restarts it (RFC 8445 §9).
+    pub fn ice_ufrag(&self) -> Option<&str> {
+        self.media.iter().find_map(|media| self.ice_of(media))
+    }
+
+    /// The same for one m-line, which inherits both attributes from the session (RFC 8839 §5.4).
+    fn ice_of<'a>(&'a self, media: &'a Media) -> Option<&'a str> {
+        let find = |name: &str| {
+            let both = media.attributes.iter().chain(&self.attributes);
+            both.filter(|attribute| attribute.name == name).find_map(|attribute| attribute.value.as_deref())
+        };
+        find("ice-pwd").and(find("ice-ufrag"))
     }
 
     /// Whether both say the same apart from the version in `o=`. Then the former one is to be repeated as it was:

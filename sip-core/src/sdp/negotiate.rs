@@ -10,11 +10,14 @@
 //!
 //! Invariants: an answer has the m-lines of its offer, in number and order, and only payload types offered there;
 //! an m-line that cannot be served is declined with port 0, and costs the call only if nothing is left.
-//! Payload types are per leg. SRTP, ICE, rtcp-mux and BUNDLE are answered as if they had not been offered.
+//! Payload types are per leg. rtcp-mux and ICE (lite) are answered where they are offered and never offered: phones that know
+//! neither are many. SRTP and BUNDLE are answered as if they had not been offered.
 
 use std::net::IpAddr;
 
-use super::{Agreed, Codec, Connection, Direction, Door, H264, Kind, Media, Member, Origin, Payload, RtcpFb, Sdp, Stream};
+use super::{
+    Agreed, Attribute, Codec, Connection, Direction, Door, H264, Ice, Kind, Media, Member, Origin, Payload, RtcpFb, Sdp, Stream,
+};
 
 /// Our side of the SDP of one leg.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct Local {
     /// Higher by one than in the last SDP of this leg, unless that one is repeated as it was (RFC 3264 §8,
     /// [`Sdp::says_the_same`]).
     pub version: u64,
+    /// What a peer's ICE checks are to know of us; `None`: an offer of ICE is passed over.
+    pub ice: Option<Ice>,
 }
 
 /// Why there is no answer.
@@ -57,6 +62,7 @@ pub struct Supported {
 /// Errors: [`Refuse::NothingInCommon`].
 pub fn answer_door(offer: &Sdp, local: &Local) -> Result<(Sdp, Door), Refuse> {
     let rules = Rules {
+        server: true,
         audio: &|offered| one_audio(offered, door_codec(offered)),
         audio_willing: Direction::SendRecv,
         video: &|offered| offered.iter().take(1).cloned().collect(),
@@ -83,7 +89,8 @@ pub fn offer_door(local: &Local) -> (Sdp, Door) {
     let mut door = Door::default();
     for (index, media) in offer.media.iter().enumerate() {
         // Where to send is not known yet; its packets are welcome.
-        let stream = Stream { index, payloads: media.payloads(), remote: None, remote_rtcp: None, send: false, receive: true };
+        let mut stream = Stream::with(index, &offer, media, media.payloads(), Direction::RecvOnly);
+        (stream.remote, stream.remote_rtcp) = (None, None);
         door.put(&media.kind, index, Some(stream));
     }
     (offer, door)
@@ -95,6 +102,7 @@ pub fn offer_door(local: &Local) -> (Sdp, Door) {
 pub fn answer_door_again(offer: &Sdp, door: &Door, local: &Local) -> Result<(Sdp, Door), Refuse> {
     let mode = door_h264(door).map(|h264| h264.packetization_mode);
     let rules = Rules {
+        server: true,
         audio: &|offered| one_audio(offered, main_codec(door)),
         audio_willing: Direction::SendRecv,
         video: &|offered| one_video(offered, |h264| Some(h264.packetization_mode) == mode),
@@ -151,6 +159,7 @@ pub fn offer_member(door: &Door, local: &Local) -> Sdp {
 pub fn answer_member(reoffer: &Sdp, door: &Door, local: &Local) -> Result<(Sdp, Member), Refuse> {
     let h264 = door_h264(door);
     let rules = Rules {
+        server: true,
         audio: &|offered| one_audio(offered, main_codec(door)),
         audio_willing: Direction::SendRecv,
         video: &|offered| {
@@ -190,6 +199,7 @@ pub fn offer(local: &Local, supported: &Supported) -> Sdp {
 pub fn answer(offer: &Sdp, local: &Local, supported: &Supported) -> Result<(Sdp, Agreed), Refuse> {
     let modes = &supported.video;
     let rules = Rules {
+        server: false,
         audio: &|offered| {
             let known = offered.iter().filter(|p| supported.audio.contains(&p.codec));
             let known: Vec<Payload> = known.cloned().collect();
@@ -227,6 +237,8 @@ pub fn read_answer(offer: &Sdp, answer: &Sdp) -> Result<Member, Refuse> {
 /// How one side answers: which of the offered payload types of the first fitting m-line of a kind it takes (none:
 /// declined), and in which direction at most.
 struct Rules<'a> {
+    /// RTCP on the RTP port and ICE if offered: the media plane can, the softphone cannot.
+    server: bool,
     audio: &'a dyn Fn(&[Payload]) -> Vec<Payload>,
     audio_willing: Direction,
     video: &'a dyn Fn(&[Payload]) -> Vec<Payload>,
@@ -245,6 +257,9 @@ fn answer_by(offer: &Sdp, local: &Local, rules: &Rules<'_>) -> Result<(Sdp, Agre
             Some((ours, stream)) => (ours, Some(stream)),
             None => (theirs.decline(), None),
         };
+        if stream.as_ref().is_some_and(|stream| stream.ice) && sdp.attributes.is_empty() {
+            sdp.attributes.push(Attribute { name: "ice-lite".into(), value: None });
+        }
         sdp.media.push(ours);
         agreed.put(&theirs.kind, index, stream);
     }
@@ -276,8 +291,29 @@ fn accept(offer: &Sdp, index: usize, local: &Local, rules: &Rules<'_>) -> Option
         ours.rtcp_fb = feedback();
         ours.rtcp_fb.retain(|ours| theirs.offers_feedback(ours));
     }
-    let stream = Stream::with(index, offer, theirs, payloads, direction);
+    let mut stream = Stream::with(index, offer, theirs, payloads, direction);
+    if rules.server {
+        ours.rtcp_mux = theirs.rtcp_mux;
+        stream.rtcp_mux = theirs.rtcp_mux;
+    }
+    if let (true, Some(ice), Some(_)) = (rules.server, &local.ice, offer.ice_of(theirs)) {
+        ours.attributes = ice_lines(local.ip, port, ours.rtcp_mux, ice);
+        stream.ice = true;
+    }
     Some((ours, stream))
+}
+
+/// Our side of ICE: the names and, as its lite side, the one address we have (RFC 8445 §5.2), per component.
+fn ice_lines(ip: IpAddr, port: u16, rtcp_mux: bool, ice: &Ice) -> Vec<Attribute> {
+    let line = |name: &str, value: String| Attribute { name: name.to_owned(), value: Some(value) };
+    // RFC 8445 §5.1.2.1: type preference 126 (host), local preference 65535, then the component.
+    let candidate = |component: u16| {
+        let (priority, port) = (2_130_706_432 - u32::from(component), port + component - 1);
+        line("candidate", format!("1 {component} UDP {priority} {ip} {port} typ host"))
+    };
+    let mut lines = vec![line("ice-ufrag", ice.ufrag.clone()), line("ice-pwd", ice.pwd.clone())];
+    lines.extend((1..=if rtcp_mux { 1 } else { 2 }).map(candidate));
+    lines
 }
 
 /// H264 profile, level and mode are symmetric: what was offered, or no answer at all (RFC 6184 §8.2.2). Parameter sets

@@ -118,6 +118,7 @@ fn local() -> Local {
         video_port: Some(10002),
         session_id: 77,
         version: 1,
+        ice: None,
     }
 }
 
