@@ -69,7 +69,7 @@ pub struct Engine {
     due: BTreeSet<(Instant, SessionId)>,
     /// When each of them stands in `due`.
     due_at: BTreeMap<SessionId, Instant>,
-    /// Sessions whose anchor hears a ringback, by when its next packet is due.
+    /// Sessions whose anchor hears something of our making, by when its next packet is due.
     ringing: BTreeSet<(Instant, SessionId)>,
     ringback: Ringback,
     next_report: Option<Instant>,
@@ -92,9 +92,10 @@ impl Engine {
                 if self.sessions.contains_key(&session) {
                     return;
                 }
+                let leg = anchor.leg;
                 let wall = *self.wall.get_or_insert_with(|| WallClock::new(now, Duration::ZERO));
                 let opened = Session::new(now, wall, session, anchor, key_frame_by);
-                self.own(session, &opened.legs[0]);
+                self.own(session, leg, opened.legs[0].pairs().collect());
                 self.sessions.insert(session, opened);
                 self.touch(now, session);
             }
@@ -105,24 +106,30 @@ impl Engine {
                     found.legs.iter().filter(|l| l.id == id).flat_map(Leg::pairs).map(|(pair, _)| pair).collect();
                 found.put(now, leg, out);
                 old.into_iter().for_each(|pair| self.disown(pair));
-                if let Some(leg) = self.sessions.get(&session).and_then(|s| s.legs.iter().find(|l| l.id == id).cloned()) {
-                    self.own(session, &leg);
-                }
+                let found = self.sessions.get(&session).and_then(|s| s.legs.iter().find(|l| l.id == id));
+                let pairs = found.map(|leg| leg.pairs().collect()).unwrap_or_default();
+                self.own(session, id, pairs);
                 self.touch(now, session);
             }
             Command::Talk { session, leg } => {
-                if leg.is_some() {
-                    self.forget_ringing(session);
-                }
+                self.forget_ringing(session);
                 if let Some(found) = self.sessions.get_mut(&session) {
-                    found.talk(leg);
+                    found.talk(now, leg, out);
+                    self.ringing.extend(found.sound_deadline().map(|at| (at, session)));
+                }
+            }
+            Command::Press { session, leg, digit, length } => {
+                self.forget_ringing(session);
+                if let Some(found) = self.sessions.get_mut(&session) {
+                    found.press(now, leg, digit, length);
+                    self.ringing.extend(found.sound_deadline().map(|at| (at, session)));
                 }
             }
             Command::Ringback { session, on } => {
                 self.forget_ringing(session);
                 if let Some(found) = self.sessions.get_mut(&session) {
                     found.ring_back(now, on);
-                    self.ringing.extend(found.ringback_deadline().map(|at| (at, session)));
+                    self.ringing.extend(found.sound_deadline().map(|at| (at, session)));
                 }
             }
             Command::AskKeyFrame { session } => {
@@ -136,7 +143,10 @@ impl Engine {
                 out.events.push(Event::Picture { session, picture });
             }
             Command::Remove { session, leg } => {
-                if let Some(gone) = self.sessions.get_mut(&session).and_then(|found| found.remove(now, leg, out)) {
+                self.forget_ringing(session);
+                let gone = self.sessions.get_mut(&session).and_then(|found| found.remove(now, leg, out));
+                self.ringing.extend(self.sessions.get(&session).and_then(Session::sound_deadline).map(|at| (at, session)));
+                if let Some(gone) = gone {
                     gone.pairs().for_each(|(pair, _)| self.disown(pair));
                     out.events.push(Event::Report { session, legs: vec![gone.report()], last: false });
                     self.touch(now, session);
@@ -191,8 +201,8 @@ impl Engine {
             }
             self.ringing.remove(&(at, id));
             if let Some(session) = self.sessions.get_mut(&id) {
-                session.play(now, &self.ringback, out);
-                self.ringing.extend(session.ringback_deadline().map(|at| (at, id)));
+                session.play(now, &mut self.ringback, out);
+                self.ringing.extend(session.sound_deadline().map(|at| (at, id)));
             }
             self.touch(now, id);
         }
@@ -234,7 +244,7 @@ impl Engine {
     }
 
     fn forget_ringing(&mut self, id: SessionId) {
-        if let Some(at) = self.sessions.get(&id).and_then(Session::ringback_deadline) {
+        if let Some(at) = self.sessions.get(&id).and_then(Session::sound_deadline) {
             self.ringing.remove(&(at, id));
         }
     }
@@ -245,13 +255,13 @@ impl Engine {
         }
     }
 
-    fn own(&mut self, session: SessionId, leg: &Leg) {
-        for (pair, kind) in leg.pairs() {
+    fn own(&mut self, session: SessionId, leg: LegId, pairs: Vec<(PairId, Kind)>) {
+        for (pair, kind) in pairs {
             let index = pair.0 as usize;
             if self.owners.len() <= index {
                 self.owners.resize(index + 1, None);
             }
-            self.owners[index] = Some(Owner { session, leg: leg.id, kind });
+            self.owners[index] = Some(Owner { session, leg, kind });
         }
     }
 

@@ -6,7 +6,7 @@ use crate::stream::{SourceTime, Stream};
 use std::time::Instant;
 
 /// See the module text.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Leg {
     pub id: LegId,
     pub audio: Option<Stream>,
