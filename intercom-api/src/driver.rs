@@ -431,6 +431,7 @@ fn session_of(command: &Command) -> SessionId {
         | Command::Ringback { session, .. }
         | Command::AskKeyFrame { session }
         | Command::TakePicture { session }
+        | Command::Press { session, .. }
         | Command::Remove { session, .. }
         | Command::Close { session } => *session,
     }

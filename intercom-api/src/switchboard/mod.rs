@@ -249,6 +249,7 @@ impl Switchboard {
             | command::Event::KeyFrameBy { session, .. }
             | command::Event::Picture { session, .. }
             | command::Event::FirstVideo { session, .. }
+            | command::Event::Digit { session, .. }
             | command::Event::Report { session, .. } => *session,
             command::Event::Noise { pair } => return self.ports.noise(now, *pair),
         };

@@ -338,6 +338,7 @@ impl World {
             Command::AskKeyFrame { .. } => "media ask for a key frame".to_owned(),
             // Whatever the ladder is about, a picture is taken beside it.
             Command::TakePicture { .. } => return,
+            Command::Press { leg, digit, .. } => format!("media press {digit} of {}", self.leg(*leg)),
             Command::Remove { leg, .. } => format!("media remove {}", self.leg(*leg)),
             Command::Close { .. } => "media close".to_owned(),
         };
