@@ -262,6 +262,7 @@ fn one_packet_costs_a_bounded_amount_of_work() {
 /// `cargo test --release -p media --test transcode -- --ignored --nocapture`: what the text of `media/src/audio/` states.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::disallowed_methods)] // of real time
 fn cost_per_packet() {
     for door in CODECS {
         for phone in CODECS {

@@ -79,7 +79,10 @@ impl Call {
             }
             // The right to open is never inferred from a body: a door cannot ask itself (D-23), a phone cannot answer for it.
             Said::Unlock { .. } | Said::Result { .. } => turn.count("info_from_the_wrong_side"),
-            Said::Key(key) => self.digit(turn, leg, key, Road::Info),
+            Said::Key(key) => {
+                self.digit(turn, leg, key, Road::Info);
+                self.publish(turn);
+            }
             Said::Broken => turn.count("info_unreadable"),
             // Its own request is for nobody: a phone's picture is not shown (D-05).
             Said::KeyFrame if leg == self.door_leg => turn.count("key_frame_asked_by_the_door"),
