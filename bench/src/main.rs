@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods)] // a bench measures time
 
+mod convert;
 mod house;
 mod kamailio;
 mod load;
@@ -66,6 +67,8 @@ enum What {
         #[arg(long, default_value_t = 60)]
         flush: u32,
     },
+    /// What a packet of 20 ms costs the engine, converted between each pair of codecs.
+    Convert,
     /// Packets: what forwarding costs and how long it takes, beside rtpengine; each server on one core of its own.
     Relay {
         /// A minute for CI: small, short, once. Says that it works, not how fast it is.
@@ -115,6 +118,7 @@ fn main() -> anyhow::Result<()> {
             let settings = register::Settings { rates, seconds, accounts, sockets, kamailio: !alone, flush };
             register::run(&server, &settings)?
         }
+        What::Convert => convert::run()?,
         What::Relay { smoke, alone, only, rounds, seconds } => {
             let settings = if smoke {
                 relay::Settings { calls: 40, doors: 20, seconds: 1, rounds: 1, rings: 20, steps: 1, rtpengine: !alone, only }

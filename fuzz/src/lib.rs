@@ -1,5 +1,6 @@
 //! What is thrown at the pure parts, one function `run` per target: no bytes may panic, and each states what must hold besides.
 
+pub mod audio;
 pub mod digest;
 pub mod framing;
 pub mod key_frame;

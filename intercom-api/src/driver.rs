@@ -432,6 +432,7 @@ fn session_of(command: &Command) -> SessionId {
         | Command::AskKeyFrame { session }
         | Command::TakePicture { session }
         | Command::Watch { session, .. }
+        | Command::Press { session, .. }
         | Command::Remove { session, .. }
         | Command::Close { session } => *session,
     }

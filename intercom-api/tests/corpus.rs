@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods)] // the targets need some instant to begin at
 
+#[path = "../../fuzz/src/audio.rs"]
+mod audio;
 #[path = "../../fuzz/src/digest.rs"]
 mod digest;
 #[path = "../../fuzz/src/framing.rs"]
@@ -193,4 +195,9 @@ fn key_frame_survives_anything() {
 #[test]
 fn websocket_survives_anything() {
     check("websocket", websocket::run, 1);
+}
+
+#[test]
+fn audio_survives_anything() {
+    check("audio", audio::run, 10);
 }

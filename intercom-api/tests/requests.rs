@@ -281,6 +281,25 @@ fn an_unusable_offer_is_488_and_the_talk_goes_on_as_it_was() {
 }
 
 #[test]
+fn a_door_without_telephone_events_is_told_the_keys_by_info() {
+    let mut world = house();
+    let mut door = Sender::new(&mut world, DOOR, "d1");
+    talking(&mut door);
+    for (kind, body) in
+        [("application/dtmf", "*"), ("application/dtmf-relay", "Signal=5\r\nDuration=200"), ("application/dtmf", "x")]
+    {
+        door.world.act("p1", |phone, now| phone.info(now, kind, body));
+        door.world.run(Duration::from_millis(200));
+    }
+    let call = door.world.calls.values().next().expect("a call");
+    let told = call.ladder.iter().filter(|step| step.to == "door" && step.what.starts_with("INFO"));
+    let told: Vec<&str> = told.map(|step| step.what.as_str()).collect();
+    assert_eq!(told, ["INFO DTMF *", "INFO DTMF 5"]);
+    let pressed: Vec<&str> = call.ladder.iter().map(|step| step.what.as_str()).filter(|what| what.starts_with("DTMF")).collect();
+    assert_eq!(pressed, ["DTMF *", "DTMF 5"]);
+}
+
+#[test]
 fn texts_go_to_one_phone_as_they_are() {
     let mut world = house();
     let mut sender = Sender::new(&mut world, [10, 0, 9, 20], "p3");

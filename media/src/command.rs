@@ -32,7 +32,8 @@ pub enum Kind {
     Video,
 }
 
-/// What a payload type carries. Two legs exchange packets of equal codecs only; the payload type is rewritten.
+/// What a payload type carries. Packets go between legs of equal codecs with another payload type; audio is converted for a leg
+/// that shares no codec (`audio/`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Codec {
     Pcmu,
@@ -56,6 +57,11 @@ impl Codec {
             Codec::Speex(hz) | Codec::TelephoneEvent(hz) => hz,
             Codec::H264 => 90_000,
         }
+    }
+
+    /// Audio that is no event.
+    pub fn is_sound(self) -> bool {
+        !matches!(self, Codec::TelephoneEvent(_) | Codec::H264)
     }
 }
 
@@ -129,7 +135,7 @@ pub enum Command {
     /// The receiver whose audio (and telephone-events) goes to the anchor: the winner, later the holder of the floor
     /// (D-05: nobody before the answer).
     Talk { session: SessionId, leg: Option<LegId> },
-    /// The anchor hears a ringback tone, until it is switched off or somebody talks (D-03). Only a G.711 anchor does.
+    /// The anchor hears a ringback tone, until it is switched off or somebody talks (D-03).
     Ringback { session: SessionId, on: bool },
     /// Somebody asked for a key frame by signalling (RFC 5168); the same gate as for all who ask.
     AskKeyFrame { session: SessionId },
@@ -138,6 +144,9 @@ pub enum Command {
     /// The call is answered: from now on the anchor and whoever talks are expected to send. The one who stays silent for so
     /// long is told with [`Event::Silent`]; who holds, or only listens by its SDP, is not expected to.
     Watch { session: SessionId, silence: Duration },
+    /// The talker pressed a key by other means than its media (SIP INFO): it goes to the anchor as RFC 4733 events of this
+    /// length. Of a leg that does not talk it goes nowhere (D-05).
+    Press { session: SessionId, leg: LegId, digit: char, length: Duration },
     /// A receiver leaves; its counters come back in a last [`Event::Report`].
     Remove { session: SessionId, leg: LegId },
     /// The session ends; its counters come back in a last [`Event::Report`] with `last: true`.
@@ -161,6 +170,9 @@ pub enum Event {
     FirstVideo { session: SessionId, leg: LegId, at: Instant },
     /// A leg that should send has not been heard for as long as [`Command::Watch`] says, neither RTP nor RTCP.
     Silent { session: SessionId, leg: LegId },
+    /// A leg pressed one of the 16 keys: once per press, with the first packet of it that arrived. What it may do is decided by
+    /// signalling; to the anchor it went only if this leg talks.
+    Digit { session: SessionId, leg: LegId, digit: char },
     /// Counters of a session: once a second while it changes, and once at the end.
     Report { session: SessionId, legs: Vec<LegReport>, last: bool },
     /// An idle pair received something: it must rest on (D-18). At most once a second per pair.

@@ -37,7 +37,7 @@ pub enum Drop {
     MemberVideo,
     /// Video for a sink that waits for a key frame.
     BeforeKeyFrame,
-    /// The sink has no payload type for this codec.
+    /// The sink has no payload type for this codec, and none that it could be converted to.
     NoCodec,
     /// The sink's SDP lets us send nothing.
     NotSending,
@@ -45,10 +45,22 @@ pub enum Drop {
     NoAddress,
     /// It went to the sink, but its socket was full, or the system refused it.
     NotSent,
+    /// Audio to be converted that its codec cannot read, or more than 200 ms of it.
+    Undecodable,
+    /// Behind what has been converted or told already.
+    Late,
+    /// A telephone-event too short to be one (RFC 4733 §2.3).
+    BadEvent,
+    /// A telephone-event that is none of the 16 signals: a flash, a modem's tone.
+    NotADigit,
+    /// More presses than fingers make.
+    EventFlood,
+    /// The talker's sound while a digit of his goes to the anchor, or digits behind a full queue.
+    DuringDigit,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 21] = [
+    pub const ALL: [Drop; 27] = [
         Drop::NotRtp,
         Drop::Truncated,
         Drop::Oversized,
@@ -70,6 +82,12 @@ impl Drop {
         Drop::NotSending,
         Drop::NoAddress,
         Drop::NotSent,
+        Drop::Undecodable,
+        Drop::Late,
+        Drop::BadEvent,
+        Drop::NotADigit,
+        Drop::EventFlood,
+        Drop::DuringDigit,
     ];
 
     pub fn name(self) -> &'static str {
@@ -95,6 +113,12 @@ impl Drop {
             Drop::NotSending => "not_sending",
             Drop::NoAddress => "no_address",
             Drop::NotSent => "not_sent",
+            Drop::Undecodable => "undecodable",
+            Drop::Late => "late",
+            Drop::BadEvent => "bad_event",
+            Drop::NotADigit => "not_a_digit",
+            Drop::EventFlood => "event_flood",
+            Drop::DuringDigit => "during_digit",
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::leg::Leg;
 use crate::quality::WallClock;
 use crate::rtp::Rtp;
 use crate::session::Session;
+use crate::stream::Stream;
 use crate::tone::Ringback;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +73,7 @@ pub struct Engine {
     due: BTreeSet<(Instant, SessionId)>,
     /// When each of them stands in `due`.
     due_at: BTreeMap<SessionId, Instant>,
-    /// Sessions whose anchor hears a ringback, by when its next packet is due.
+    /// Sessions whose anchor hears something of our making, by when its next packet is due.
     ringing: BTreeSet<(Instant, SessionId)>,
     ringback: Ringback,
     /// Sessions in which silence counts, by when it is looked for.
@@ -101,40 +102,40 @@ impl Engine {
                 }
                 let wall = *self.wall.get_or_insert_with(|| WallClock::new(now, Duration::ZERO));
                 let mut opened = Session::new(now, wall, session, anchor, key_frame_by);
-                self.own(session, &mut opened.legs[0]);
+                Engine::own(&mut self.owners, &mut self.former, session, &mut opened.legs[0]);
                 self.sessions.insert(session, opened);
                 self.touch(now, session);
             }
             Command::Put { session, leg } => {
                 let id = leg.leg;
                 let Some(found) = self.sessions.get_mut(&session) else { return };
-                let old = found.legs.iter().find(|l| l.id == id).cloned();
-                found.put(now, leg, out);
-                let kept: Vec<PairId> =
-                    found.legs.iter().filter(|l| l.id == id).flat_map(Leg::pairs).map(|(pair, _)| pair).collect();
-                if let Some(old) = old {
-                    self.disown(now, old, &kept);
-                }
-                // Taken out, so that its pairs can be entered.
-                if let Some(mut found) = self.sessions.remove(&session) {
-                    found.legs.iter_mut().filter(|l| l.id == id).for_each(|leg| self.own(session, leg));
-                    self.sessions.insert(session, found);
+                let left = found.put(now, leg, out);
+                left.into_iter().for_each(|stream| self.disown(now, stream));
+                let found = self.sessions.get_mut(&session).and_then(|found| found.legs.iter_mut().find(|leg| leg.id == id));
+                if let Some(leg) = found {
+                    Engine::own(&mut self.owners, &mut self.former, session, leg);
                 }
                 self.touch(now, session);
             }
             Command::Talk { session, leg } => {
-                if leg.is_some() {
-                    self.forget_ringing(session);
-                }
+                self.forget_ringing(session);
                 if let Some(found) = self.sessions.get_mut(&session) {
-                    found.talk(leg);
+                    found.talk(now, leg, out);
+                    self.ringing.extend(found.sound_deadline().map(|at| (at, session)));
+                }
+            }
+            Command::Press { session, leg, digit, length } => {
+                self.forget_ringing(session);
+                if let Some(found) = self.sessions.get_mut(&session) {
+                    found.press(now, leg, digit, length);
+                    self.ringing.extend(found.sound_deadline().map(|at| (at, session)));
                 }
             }
             Command::Ringback { session, on } => {
                 self.forget_ringing(session);
                 if let Some(found) = self.sessions.get_mut(&session) {
                     found.ring_back(now, on);
-                    self.ringing.extend(found.ringback_deadline().map(|at| (at, session)));
+                    self.ringing.extend(found.sound_deadline().map(|at| (at, session)));
                 }
             }
             Command::Watch { session, silence } => {
@@ -155,9 +156,12 @@ impl Engine {
                 out.events.push(Event::Picture { session, picture });
             }
             Command::Remove { session, leg } => {
-                if let Some(gone) = self.sessions.get_mut(&session).and_then(|found| found.remove(now, leg, out)) {
+                self.forget_ringing(session);
+                let gone = self.sessions.get_mut(&session).and_then(|found| found.remove(now, leg, out));
+                self.ringing.extend(self.sessions.get(&session).and_then(Session::sound_deadline).map(|at| (at, session)));
+                if let Some(gone) = gone {
                     out.events.push(Event::Report { session, legs: vec![gone.report()], last: false });
-                    self.disown(now, gone, &[]);
+                    gone.into_streams().for_each(|stream| self.disown(now, stream));
                     self.touch(now, session);
                 }
             }
@@ -169,7 +173,7 @@ impl Engine {
                         closed.say_goodbye(now, index, out);
                     }
                     out.events.push(closed.report(true));
-                    closed.legs.into_iter().for_each(|leg| self.disown(now, leg, &[]));
+                    closed.legs.into_iter().flat_map(Leg::into_streams).for_each(|stream| self.disown(now, stream));
                     self.forget_due(session);
                 }
             }
@@ -224,8 +228,8 @@ impl Engine {
             }
             self.ringing.remove(&(at, id));
             if let Some(session) = self.sessions.get_mut(&id) {
-                session.play(now, &self.ringback, out);
-                self.ringing.extend(session.ringback_deadline().map(|at| (at, id)));
+                session.play(now, &mut self.ringback, out);
+                self.ringing.extend(session.sound_deadline().map(|at| (at, id)));
             }
             self.touch(now, id);
         }
@@ -275,7 +279,7 @@ impl Engine {
     }
 
     fn forget_ringing(&mut self, id: SessionId) {
-        if let Some(at) = self.sessions.get(&id).and_then(Session::ringback_deadline) {
+        if let Some(at) = self.sessions.get(&id).and_then(Session::sound_deadline) {
             self.ringing.remove(&(at, id));
         }
     }
@@ -294,33 +298,28 @@ impl Engine {
 
     /// Enters the pairs of a leg. Who had them before is not believed on them (D-18); what the kernel still holds of him
     /// needs no other care.
-    fn own(&mut self, session: SessionId, leg: &mut Leg) {
+    fn own(owners: &mut Vec<Option<Owner>>, former: &mut BTreeMap<PairId, Former>, session: SessionId, leg: &mut Leg) {
         let id = leg.id;
         for stream_kind in [Kind::Audio, Kind::Video] {
             let Some(stream) = leg.stream(stream_kind) else { continue };
             let index = stream.plan.pair.0 as usize;
-            if self.owners.len() <= index {
-                self.owners.resize(index + 1, None);
+            if owners.len() <= index {
+                owners.resize(index + 1, None);
             }
-            self.owners[index] = Some(Owner { session, leg: id, kind: stream_kind });
-            if let Some(former) = self.former.remove(&stream.plan.pair) {
+            owners[index] = Some(Owner { session, leg: id, kind: stream_kind });
+            if let Some(former) = former.remove(&stream.plan.pair) {
                 stream.latch.succeed(former);
             }
         }
     }
 
-    /// A leg is over, or has another plan and keeps some of its pairs.
-    fn disown(&mut self, now: Instant, leg: Leg, kept: &[PairId]) {
-        for stream in leg.audio.into_iter().chain(leg.video) {
-            let pair = stream.plan.pair;
-            if kept.contains(&pair) {
-                continue;
-            }
-            if let Some(owner) = self.owners.get_mut(pair.0 as usize) {
-                *owner = None;
-            }
-            self.noise.remove(&pair);
-            self.former.insert(pair, stream.into_former(now));
+    /// A stream is over; what it was fed from is not believed on its pair for a while (D-18).
+    fn disown(&mut self, now: Instant, stream: Stream) {
+        let pair = stream.plan.pair;
+        if let Some(owner) = self.owners.get_mut(pair.0 as usize) {
+            *owner = None;
         }
+        self.noise.remove(&pair);
+        self.former.insert(pair, stream.into_former(now));
     }
 }

@@ -1,12 +1,12 @@
 //! One leg of a session: its audio and its video.
 
-use crate::command::{Kind, LegId, LegPlan, LegReport, PairId, StreamPlan};
+use crate::command::{Kind, LegId, LegPlan, LegReport, StreamPlan};
 use crate::sink::Picture;
 use crate::stream::{SourceTime, Stream};
 use std::time::Instant;
 
 /// See the module text.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Leg {
     pub id: LegId,
     pub audio: Option<Stream>,
@@ -21,7 +21,9 @@ impl Leg {
         Leg { id: plan.leg, audio: stream(plan.audio), video: stream(plan.video), shift: None }
     }
 
-    pub fn replan(&mut self, now: Instant, plan: LegPlan) {
+    /// Another plan. Returns the streams whose pair is not in it.
+    pub fn replan(&mut self, now: Instant, plan: LegPlan) -> Vec<Stream> {
+        let mut left = Vec::new();
         for (stream, plan) in [(&mut self.audio, plan.audio), (&mut self.video, plan.video)] {
             match (stream.as_mut(), plan) {
                 (Some(stream), Some(plan)) if stream.plan.pair == plan.pair => {
@@ -33,9 +35,17 @@ impl Leg {
                     }
                     stream.plan = plan;
                 }
-                (_, plan) => *stream = plan.map(|plan| Stream::new(now, plan)),
+                (_, plan) => {
+                    let new = plan.map(|plan| Stream::new(now, plan));
+                    left.extend(std::mem::replace(stream, new));
+                }
             }
         }
+        left
+    }
+
+    pub fn into_streams(self) -> impl Iterator<Item = Stream> {
+        self.audio.into_iter().chain(self.video)
     }
 
     pub fn stream(&mut self, kind: Kind) -> Option<&mut Stream> {
@@ -57,12 +67,6 @@ impl Leg {
             return None;
         }
         self.audio.iter().chain(&self.video).filter(|stream| stream.plan.receive).map(|stream| stream.life).max()
-    }
-
-    /// The pairs this leg uses.
-    pub fn pairs(&self) -> impl Iterator<Item = (PairId, Kind)> {
-        let audio = self.audio.iter().map(|stream| (stream.plan.pair, Kind::Audio));
-        audio.chain(self.video.iter().map(|stream| (stream.plan.pair, Kind::Video)))
     }
 
     pub fn report(&self) -> LegReport {

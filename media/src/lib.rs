@@ -3,10 +3,11 @@
 //! Nothing here knows SIP or accounts. Signalling sends [`command::Command`]s, media sends [`command::Event`]s back.
 
 pub mod asking;
+pub mod audio;
 pub mod command;
 pub mod drop;
+pub mod dtmf;
 pub mod engine;
-pub mod g711;
 pub mod h264;
 pub mod keyframe;
 mod latch;
@@ -16,6 +17,7 @@ mod order;
 pub mod pool;
 pub mod ports;
 pub mod quality;
+mod relay;
 pub mod rtcp;
 pub mod rtp;
 mod session;

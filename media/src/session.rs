@@ -1,16 +1,19 @@
 //! One session: an anchor, its receivers, and whose audio goes back (ARCHITECTURE §4, RTP packet).
 
 use crate::asking::{Asking, Way};
+use crate::audio::FRAME;
 use crate::command::{self, Codec, Event, Kind, LegId, LegPlan, LegReport, SessionId};
 use crate::drop::Drop;
+use crate::dtmf::{self, Keypad};
 use crate::engine::{Channel, Out};
 use crate::keyframe::{KeyFrames, Took};
 use crate::leg::Leg;
 use crate::quality::{Heard, WallClock};
+use crate::relay::{self, Sound};
 use crate::rtcp::Then;
 use crate::rtp::{self, Arrived, Rtp};
 use crate::sink::Picture;
-use crate::stream::TONE_PACKET;
+use crate::stream::Stream;
 use crate::tone::Ringback;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -38,6 +41,8 @@ pub(crate) struct Session {
     ringback: Option<(Instant, usize)>,
     /// How long who should send may be silent, and when that is looked at next.
     watch: Option<(Duration, Instant)>,
+    /// What the talker presses by SIP INFO.
+    keypad: Keypad,
     /// Counters have changed since the last report.
     pub dirty: bool,
 }
@@ -58,22 +63,28 @@ impl Session {
             rtcp_at: now + FIRST_REPORT,
             ringback: None,
             watch: None,
+            keypad: Keypad::default(),
             dirty: true,
         }
     }
 
-    pub fn put(&mut self, now: Instant, plan: LegPlan, out: &mut Out) {
+    /// A leg joins, or its plan changes. Returns the streams it had on pairs that it has no longer.
+    pub fn put(&mut self, now: Instant, plan: LegPlan, out: &mut Out) -> Vec<Stream> {
         self.dirty = true;
         if let (true, Some(video)) = (self.legs[0].id == plan.leg, &plan.video) {
             self.key_frames.learn_sets(&video.parameter_sets);
         }
-        match self.legs.iter_mut().find(|leg| leg.id == plan.leg) {
+        let left = match self.legs.iter_mut().find(|leg| leg.id == plan.leg) {
             Some(leg) => leg.replan(now, plan),
-            None => self.legs.push(Leg::new(now, plan)),
-        }
+            None => {
+                self.legs.push(Leg::new(now, plan));
+                Vec::new()
+            }
+        };
         self.recount();
         self.begin(now, false, out);
         self.ask_if_due(now, out);
+        left
     }
 
     /// Receivers that wait for the picture get what there is of it.
@@ -105,27 +116,55 @@ impl Session {
         self.waiting = self.legs[1..].iter().filter(|leg| leg.waits_for_key_frame()).count();
     }
 
-    pub fn talk(&mut self, leg: Option<LegId>) {
-        self.talker = leg;
+    /// Hands the floor on. A key that the former talker still holds is let go.
+    pub fn talk(&mut self, now: Instant, leg: Option<LegId>, out: &mut Out) {
         self.ringback.take_if(|_| leg.is_some());
+        if self.talker == leg {
+            return;
+        }
+        self.talker = leg;
+        let mut audio = self.legs.first_mut().and_then(|anchor| anchor.audio.as_mut());
+        self.keypad.stop(now, audio.as_deref_mut(), out);
+        if let Some(audio) = audio {
+            audio.let_go(now, out);
+        }
     }
 
     pub fn ring_back(&mut self, now: Instant, on: bool) {
         self.ringback = on.then_some((now, 0));
     }
 
-    /// When the next packet of the ringback is due.
-    pub fn ringback_deadline(&self) -> Option<Instant> {
-        self.ringback.map(|(at, _)| at)
+    /// The talker presses a key by other means than its media.
+    pub fn press(&mut self, now: Instant, leg: LegId, digit: char, length: Duration) {
+        let Some(stream) = self.legs.iter_mut().find(|l| l.id == leg).and_then(|leg| leg.audio.as_mut()) else { return };
+        let event = dtmf::event(digit).ok_or(Drop::NotADigit);
+        let talks = if self.talker == Some(leg) { event } else { Err(Drop::NotTalking) };
+        if let Err(drop) = talks.and_then(|event| self.keypad.press(now, event, length)) {
+            stream.drops.count(drop);
+        }
     }
 
-    /// Sends what is due of the ringback. A late wake-up skips what has passed instead of sending it in a burst.
-    pub fn play(&mut self, now: Instant, tone: &Ringback, out: &mut Out) {
+    /// When the next packet of our own making is due: of the ringback, or of a key that the talker presses. Never of both.
+    pub fn sound_deadline(&self) -> Option<Instant> {
+        self.ringback.map(|(at, _)| at).or(self.keypad.deadline())
+    }
+
+    /// Sends what is due of it. A late wake-up skips what has passed of a ringback instead of sending it in a burst.
+    pub fn play(&mut self, now: Instant, tone: &mut Ringback, out: &mut Out) {
+        let Some(audio) = self.legs.first_mut().and_then(|anchor| anchor.audio.as_mut()) else {
+            (self.ringback, self.keypad) = Default::default();
+            return;
+        };
+        if self.keypad.deadline().is_some_and(|at| at <= now) {
+            self.dirty = true;
+            if let Err(drop) = self.keypad.play(now, audio, out) {
+                audio.drops.count(drop);
+            }
+        }
         let Some((at, index)) = self.ringback.filter(|(at, _)| *at <= now) else { return };
-        let late = now.saturating_duration_since(at).as_millis() / TONE_PACKET.as_millis();
+        let late = now.saturating_duration_since(at).as_millis() / FRAME.as_millis();
         let skipped = usize::try_from(late).unwrap_or(0);
-        self.ringback = Some((at + TONE_PACKET * (skipped as u32 + 1), index + skipped + 1));
-        let Some(audio) = self.legs.first_mut().and_then(|anchor| anchor.audio.as_mut()) else { return };
+        self.ringback = Some((at + FRAME * (skipped as u32 + 1), index + skipped + 1));
         if audio.tone(now, tone, index + skipped, index == 0, out) {
             self.dirty = true;
         }
@@ -160,7 +199,9 @@ impl Session {
     /// Takes a receiver out; the anchor stays as long as its session.
     pub fn remove(&mut self, now: Instant, leg: LegId, out: &mut Out) -> Option<Leg> {
         let index = self.legs.iter().position(|l| l.id == leg).filter(|index| *index > 0)?;
-        self.talker.take_if(|talker| *talker == leg);
+        if self.talker == Some(leg) {
+            self.talk(now, None, out);
+        }
         self.dirty = true;
         self.say_goodbye(now, index, out);
         let gone = self.legs.remove(index);
@@ -189,34 +230,52 @@ impl Session {
             Ok(codec) => codec,
             Err(drop) => return stream.drops.count(drop),
         };
-        if !from_anchor {
-            if kind == Kind::Video {
-                stream.drops.count(Drop::MemberVideo);
-                // It may be the first sign of where this phone is.
-                return self.begin(now, false, out);
-            }
-            if self.talker != Some(leg) {
-                return stream.drops.count(Drop::NotTalking);
-            }
-            if let Some(sink) = anchor.audio.as_mut()
-                && let Err(drop) = sink.put(now, &packet, bytes.len(), codec, out)
-            {
-                sink.drops.count(drop);
-            }
-            return;
-        }
-        if !std::mem::replace(&mut self.heard, true) {
+        if from_anchor && !std::mem::replace(&mut self.heard, true) {
             out.events.push(Event::AnchorHeard { session: self.id });
         }
         match kind {
-            Kind::Audio => {
-                for sink in receivers.iter_mut().filter_map(|leg| leg.audio.as_mut()) {
-                    if let Err(drop) = sink.put(now, &packet, bytes.len(), codec, out) {
-                        sink.drops.count(drop);
-                    }
-                }
+            Kind::Audio => self.audio(now, leg, &Sound { packet: &packet, codec, length: bytes.len() }, out),
+            Kind::Video if from_anchor => self.video(now, &packet, bytes.len(), codec, out),
+            Kind::Video => {
+                stream.drops.count(Drop::MemberVideo);
+                // It may be the first sign of where this phone is.
+                self.begin(now, false, out);
             }
-            Kind::Video => self.video(now, &packet, bytes.len(), codec, out),
+        }
+    }
+
+    /// An audio packet: the anchor's to everybody, the talker's to the anchor, nobody else's anywhere (D-05).
+    fn audio(&mut self, now: Instant, leg: LegId, sound: &Sound<'_>, out: &mut Out) {
+        let Some((anchor, receivers)) = self.legs.split_first_mut() else { return };
+        let from_anchor = anchor.id == leg;
+        let source = if from_anchor { Some(&mut *anchor) } else { receivers.iter_mut().find(|l| l.id == leg) };
+        let Some(source) = source.and_then(|leg| leg.audio.as_mut()) else { return };
+        let report = match sound.codec {
+            Codec::TelephoneEvent(_) => match relay::read(now, (self.id, leg), source, sound, out) {
+                Ok(report) => Some(report),
+                Err(drop) => return source.drops.count(drop),
+            },
+            _ => None,
+        };
+        if !from_anchor && self.talker != Some(leg) {
+            return source.drops.count(Drop::NotTalking);
+        }
+        if !from_anchor && self.keypad.is_held() {
+            return source.drops.count(Drop::DuringDigit);
+        }
+        if from_anchor {
+            let Some(source) = anchor.audio.as_mut() else { return };
+            let sinks = receivers.iter_mut().filter_map(|leg| leg.audio.as_mut());
+            match report {
+                Some(report) => relay::event(now, source, sinks, sound, report, out),
+                None => relay::audio(now, source, sinks, sound, out),
+            }
+        } else {
+            let Some(source) = receivers.iter_mut().find(|l| l.id == leg).and_then(|leg| leg.audio.as_mut()) else { return };
+            match report {
+                Some(report) => relay::event(now, source, anchor.audio.iter_mut(), sound, report, out),
+                None => relay::audio(now, source, anchor.audio.iter_mut(), sound, out),
+            }
         }
     }
 

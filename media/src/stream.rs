@@ -1,23 +1,26 @@
 //! One stream of one leg, both directions: whose packets are taken, and how what goes out is addressed and counted.
 
-use crate::command::{Codec, StreamPlan, StreamReport};
+use crate::audio::{self, CONVERTED, Converter, Frame};
+use crate::command::{Codec, Payload, StreamPlan, StreamReport};
 use crate::drop::{Drop, Drops};
+use crate::dtmf::{self, ENDS, Presses, Told};
 use crate::engine::{Channel, Out, Send, Tail};
 use crate::keyframe::{Kept, KeyFrames};
 use crate::latch::{Former, Latch};
 use crate::order::Order;
 use crate::quality::{Heard, Reception, WallClock, middle, ticks};
+use crate::relay::Sound;
 use crate::rtcp::{self, Report, Said, Then};
 use crate::rtp::{HEADER, Rtp};
 use crate::sink::{Picture, Sink};
 use crate::stun::Request;
-use crate::tone::{PACKET, Ringback};
+use crate::tone::Ringback;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Between two packets of the ringback.
-pub(crate) const TONE_PACKET: Duration = Duration::from_millis(20);
+/// Volume of events of our own, in -dBm0.
+const VOLUME: u8 = 10;
 
 /// A key frame of at most so many packets is sent twice over when a picture begins, with the same numbers. A phone has no way to
 /// ask for a lost piece before it shows anything, and says that one is missing seconds later if at all; copies are dropped by
@@ -36,7 +39,7 @@ pub(crate) struct SourceTime {
 }
 
 /// See the module text.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Stream {
     pub plan: StreamPlan,
     pub latch: Latch,
@@ -58,6 +61,10 @@ pub(crate) struct Stream {
     pub packets: (u64, u64),
     pub bytes: (u64, u64),
     pub drops: Drops,
+    /// Audio: what its peer presses.
+    pub presses: Presses,
+    /// Audio: its sound in other codecs, once somebody needs it.
+    pub converter: Option<Box<Converter>>,
 }
 
 impl Stream {
@@ -78,6 +85,8 @@ impl Stream {
             packets: (0, 0),
             bytes: (0, 0),
             drops: Drops::default(),
+            presses: Presses::default(),
+            converter: None,
         }
     }
 
@@ -180,34 +189,161 @@ impl Stream {
         if !self.plan.send {
             return Err(Drop::NotSending);
         }
-        let pt = self.plan.payloads.iter().find(|payload| payload.codec == codec).ok_or(Drop::NoCodec)?.pt;
+        let pt = self.pt(codec).ok_or(Drop::NoCodec)?;
         let to = self.latch.remote().ok_or(Drop::NoAddress)?;
-        let (seq, ts) = self.sink.number(now, &self.plan, packet, codec.clock_rate());
+        let theirs = (packet.sequence(), packet.timestamp());
+        let (seq, ts) = self.sink.number(now, &self.plan, (packet.ssrc(), None), theirs, codec.clock_rate());
         let head = packet.rewritten(pt, seq, ts, self.plan.ssrc);
-        out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtp, to, head, tail: Tail::Input });
-        self.packets.1 += 1;
-        self.bytes.1 += length as u64;
+        self.sent(to, head, Tail::Input, length, out);
         Ok(())
     }
 
-    /// One packet of our own making, numbered like everything else this sink sends. `false`: nothing was sent.
-    pub fn tone(&mut self, now: Instant, tone: &Ringback, index: usize, first: bool, out: &mut Out) -> bool {
-        let packet = self.plan.payloads.iter().find_map(|payload| Some((payload.pt, tone.packet(payload.codec, index)?)));
-        let (Some((pt, samples)), Some(to), true) = (packet, self.latch.remote(), self.plan.send) else { return false };
+    pub fn pt(&self, codec: Codec) -> Option<u8> {
+        self.plan.payloads.iter().find(|payload| payload.codec == codec).map(|payload| payload.pt)
+    }
+
+    /// What others are converted to for this peer: the first of its codecs that can be.
+    pub fn spoken(&self) -> Option<Payload> {
+        self.plan.payloads.iter().find(|payload| CONVERTED.contains(&payload.codec)).copied()
+    }
+
+    /// Clock of the timestamps we send.
+    fn clock(&self) -> u32 {
+        self.plan.payloads.iter().find(|payload| payload.codec.is_sound()).map_or(8_000, |payload| payload.codec.clock_rate())
+    }
+
+    /// The payload type of events for this peer: of the clock of its audio (RFC 4733 §2.1), else whatever it has. Many phones
+    /// know events at 8000 Hz only; their timestamps are the audio's all the same.
+    fn events(&self) -> Option<(u8, u32)> {
+        let all = self.plan.payloads.iter().filter_map(|payload| match payload.codec {
+            Codec::TelephoneEvent(hz) => Some((payload.pt, hz)),
+            _ => None,
+        });
+        let clock = self.clock();
+        all.min_by_key(|(_, hz)| *hz != clock)
+    }
+
+    /// Sends a converted frame of the source with this SSRC.
+    pub fn speak(&mut self, now: Instant, ssrc: u32, frame: &Frame, as_: Payload, out: &mut Out) -> Result<(), Drop> {
+        let to = self.latch.remote().ok_or(Drop::NoAddress)?;
+        let numbering = (ssrc, Some(as_.codec));
+        let begins = self.sink.feed.is_none_or(|feed| (feed.ssrc, feed.converted) != numbering);
+        let theirs = (frame.sequence, frame.timestamp);
+        let numbers = self.sink.number(now, &self.plan, numbering, theirs, as_.codec.clock_rate());
+        self.own(to, as_.pt, frame.marker || begins, numbers, frame.payload.clone(), out);
+        Ok(())
+    }
+
+    /// Sends a telephone-event of another leg. `forwarded`: so is that leg's audio, and its timestamps are this sink's moved by
+    /// an offset; else a press begins here and now, and keeps that timestamp.
+    pub fn event(
+        &mut self,
+        now: Instant,
+        sound: &Sound<'_>,
+        report: dtmf::Report,
+        forwarded: bool,
+        out: &mut Out,
+    ) -> Result<(), Drop> {
+        if !self.plan.send {
+            return Err(Drop::NotSending);
+        }
+        let (pt, hz) = self.events().ok_or(Drop::NoCodec)?;
+        let to = self.latch.remote().ok_or(Drop::NoAddress)?;
+        let (packet, clock) = (sound.packet, self.clock());
+        let of = (packet.ssrc(), packet.timestamp());
+        let known = self.sink.press.filter(|told| told.of == of);
+        let (seq, ts) = if forwarded && self.sink.feed.is_none_or(|feed| feed.converted.is_none()) {
+            self.sink.number(now, &self.plan, (packet.ssrc(), None), (packet.sequence(), packet.timestamp()), clock)
+        } else {
+            let (seq, next) = self.sink.insert(now, &self.plan, clock);
+            (seq, known.map_or(next, |told| told.timestamp))
+        };
+        let here = report.at(sound.codec.clock_rate(), hz);
+        self.sink.press = Some(Told { of, timestamp: ts, report: here });
+        self.sink.lasted(seq, ts, here.at(hz, clock).duration);
+        if hz == sound.codec.clock_rate() && packet.payload().len() == 4 {
+            let mut head = packet.rewritten(pt, seq, ts, self.plan.ssrc);
+            head[1] |= u8::from(known.is_none()) << 7;
+            self.sent(to, head, Tail::Input, sound.length, out);
+        } else {
+            self.own(to, pt, known.is_none(), (seq, ts), Bytes::copy_from_slice(&here.bytes()), out);
+        }
+        Ok(())
+    }
+
+    /// The one who presses has lost the floor: the key is let go, or the peer would hear it on.
+    pub fn let_go(&mut self, now: Instant, out: &mut Out) {
+        let Some(told) = self.sink.press.take().filter(|told| !told.report.end) else { return };
+        let (Some((pt, hz)), Some(to), true) = (self.events(), self.latch.remote(), self.plan.send) else { return };
+        let report = dtmf::Report { end: true, ..told.report };
+        let clock = self.clock();
+        for _ in 0..ENDS {
+            let (seq, _) = self.sink.insert(now, &self.plan, clock);
+            self.sink.lasted(seq, told.timestamp, report.at(hz, clock).duration);
+            self.own(to, pt, false, (seq, told.timestamp), Bytes::copy_from_slice(&report.bytes()), out);
+        }
+    }
+
+    /// The timestamp of what would be sent now.
+    pub fn moment(&self, now: Instant) -> u32 {
+        self.sink.next(now, &self.plan, self.clock()).1
+    }
+
+    /// One packet of a press of our own that began at this timestamp; the first one of it, the last one.
+    pub fn dial(
+        &mut self,
+        now: Instant,
+        event: u8,
+        so_far: Duration,
+        ts: u32,
+        (begins, end): (bool, bool),
+        out: &mut Out,
+    ) -> Result<(), Drop> {
+        if !self.plan.send {
+            return Err(Drop::NotSending);
+        }
+        let (pt, hz) = self.events().ok_or(Drop::NoCodec)?;
+        let to = self.latch.remote().ok_or(Drop::NoAddress)?;
+        let clock = self.clock();
+        let (seq, _) = self.sink.insert(now, &self.plan, clock);
+        let duration = u16::try_from(so_far.as_millis() * u128::from(hz) / 1000).unwrap_or(u16::MAX);
+        let report = dtmf::Report { event, end, volume: VOLUME, duration };
+        self.sink.lasted(seq, ts, report.at(hz, clock).duration);
+        self.own(to, pt, begins, (seq, ts), Bytes::copy_from_slice(&report.bytes()), out);
+        Ok(())
+    }
+
+    /// One packet of the ringback, numbered like everything else this sink sends. `false`: nothing was sent.
+    pub fn tone(&mut self, now: Instant, tone: &mut Ringback, index: usize, first: bool, out: &mut Out) -> bool {
+        let Some(payload) = self.spoken() else { return false };
+        let (Some(packet), Some(to), true) = (tone.packet(payload.codec, index), self.latch.remote(), self.plan.send) else {
+            return false;
+        };
         let (seq, ts) = match self.sink.last {
             Some((seq, ts, at)) => {
-                let passed = now.saturating_duration_since(at).as_millis() / TONE_PACKET.as_millis();
-                (seq.wrapping_add(1), ts.wrapping_add(PACKET as u32 * (passed as u32).max(1)))
+                let passed = now.saturating_duration_since(at).as_millis() / audio::FRAME.as_millis();
+                let frame = payload.codec.clock_rate() / 50;
+                (seq.wrapping_add(1), ts.wrapping_add(frame * (passed as u32).max(1)))
             }
             None => (self.plan.first_seq, self.plan.first_timestamp),
         };
         self.sink.last = Some((seq, ts, now));
         self.sink.feed = None;
-        let head = self.head(pt, first, seq, ts);
-        out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtp, to, head, tail: Tail::Owned(samples) });
-        self.packets.1 += 1;
-        self.bytes.1 += (HEADER + PACKET) as u64;
+        self.own(to, payload.pt, first, (seq, ts), packet, out);
         true
+    }
+
+    /// A packet of our own making leaves.
+    fn own(&mut self, to: SocketAddr, pt: u8, marker: bool, (seq, ts): (u16, u32), payload: Bytes, out: &mut Out) {
+        let head = self.head(pt, marker, seq, ts);
+        let length = HEADER + payload.len();
+        self.sent(to, head, Tail::Owned(payload), length, out);
+    }
+
+    fn sent(&mut self, to: SocketAddr, head: [u8; HEADER], tail: Tail, length: usize, out: &mut Out) {
+        out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtp, to, head, tail });
+        self.packets.1 += 1;
+        self.bytes.1 += length as u64;
     }
 
     /// Begins the picture at this peer with what the cache has: the key frame, and the way from it to the live picture if
@@ -217,7 +353,7 @@ impl Stream {
         if !self.plan.send {
             return Err(Drop::NotSending);
         }
-        let pt = self.plan.payloads.iter().find(|payload| payload.codec == Codec::H264).ok_or(Drop::NoCodec)?.pt;
+        let pt = self.pt(Codec::H264).ok_or(Drop::NoCodec)?;
         let to = self.latch.remote().ok_or(Drop::NoAddress)?;
         let newest = cache.last().ok_or(Drop::BeforeKeyFrame)?;
         let opening: Vec<Kept<'_>> = cache.opening().collect();
@@ -249,9 +385,7 @@ impl Stream {
     fn send_kept(&mut self, pt: u8, to: SocketAddr, seq: u16, timestamp: u32, packet: &Kept<'_>, out: &mut Out) {
         let head = self.head(pt, packet.marker, seq, timestamp);
         let tail = Tail::Owned(Bytes::copy_from_slice(packet.payload));
-        out.sends.push(Send { pair: self.plan.pair, channel: Channel::Rtp, to, head, tail });
-        self.packets.1 += 1;
-        self.bytes.1 += (HEADER + packet.payload.len()) as u64;
+        self.sent(to, head, tail, HEADER + packet.payload.len(), out);
     }
 
     /// A header of our own making.
@@ -295,7 +429,7 @@ impl Stream {
         let main = self.plan.payloads.iter().map(|payload| payload.codec).find(|c| !matches!(c, Codec::TelephoneEvent(_)));
         let clock = main.map_or(8000, Codec::clock_rate);
         match (source, self.sink.feed) {
-            (Some(source), Some(feed)) if source.ssrc == feed.ssrc => {
+            (Some(source), Some(feed)) if source.ssrc == feed.ssrc && feed.converted.is_none() => {
                 let passed = wall.ntp(now).wrapping_sub(source.ntp) as i64;
                 let passed = (i128::from(passed) * i128::from(clock)) >> 32;
                 feed.timestamp(source.rtp).wrapping_add(passed as u32)

@@ -1,49 +1,52 @@
 //! The tone the visitor hears while it rings (D-03): one second of 425 Hz, four of silence (ITU-T E.180, most of the world),
-//! encoded once per law (ITU-T G.711).
+//! encoded once per worker and codec, when the first anchor with that codec hears it.
 
+use crate::audio::{Encoder, FRAME};
 use crate::command::Codec;
-use crate::g711::{alaw, ulaw};
 use bytes::Bytes;
 use std::f32::consts::TAU;
+use std::time::Duration;
 
-/// Samples of one packet: 20 ms at 8 kHz.
-pub(crate) const PACKET: usize = 160;
-const RATE: usize = 8000;
-const SOUND: usize = RATE;
-const PERIOD: usize = 5 * RATE;
+const SOUND: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_secs(5);
+/// Frames of silence that are encoded behind the tone; by then a codec with a memory has forgotten it, and the last one repeats.
+const FADE: usize = 5;
 const HZ: f32 = 425.0;
 /// About -16 dBm0: heard, not startling.
 const LEVEL: f32 = 5000.0;
+/// Sampling rate for a codec that has the choice.
+const RATE: u32 = 16_000;
 
-/// One period in both laws; packets are slices of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Ringback {
-    ulaw: Bytes,
-    alaw: Bytes,
-}
+/// The beginning of the period in every codec that was asked for; packets are taken from it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ringback(Vec<(Codec, Vec<Bytes>)>);
 
 impl Ringback {
-    pub fn new() -> Ringback {
-        let sample = |n: usize| if n < SOUND { (LEVEL * (TAU * HZ * n as f32 / RATE as f32).sin()) as i16 } else { 0 };
-        let encode = |law: fn(i16) -> u8| (0..PERIOD).map(|n| law(sample(n))).collect::<Vec<u8>>().into();
-        Ringback { ulaw: encode(ulaw), alaw: encode(alaw) }
-    }
-
-    /// The packet at this place of the endless loop; none for a codec that is not G.711.
-    pub fn packet(&self, codec: Codec, index: usize) -> Option<Bytes> {
-        let at = index * PACKET % PERIOD;
-        match codec {
-            Codec::Pcmu => Some(self.ulaw.slice(at..at + PACKET)),
-            Codec::Pcma => Some(self.alaw.slice(at..at + PACKET)),
-            Codec::G722 | Codec::Opus | Codec::Speex(_) | Codec::TelephoneEvent(_) | Codec::H264 => None,
-        }
+    /// The packet at this place of the endless loop; none for a codec that nothing here writes.
+    pub fn packet(&mut self, codec: Codec, index: usize) -> Option<Bytes> {
+        let known = self.0.iter().position(|(known, _)| *known == codec);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                self.0.push((codec, encode(codec)?));
+                self.0.len() - 1
+            }
+        };
+        let (_, packets) = self.0.get(at)?;
+        let place = index % (PERIOD.as_millis() / FRAME.as_millis()) as usize;
+        packets.get(place).or(packets.last()).cloned()
     }
 }
 
-impl Default for Ringback {
-    fn default() -> Ringback {
-        Ringback::new()
-    }
+fn encode(codec: Codec) -> Option<Vec<Bytes>> {
+    let mut encoder = Encoder::new(codec, RATE)?;
+    let (rate, length) = (encoder.rate() as f32, encoder.frame());
+    let sounding = (SOUND.as_millis() / FRAME.as_millis()) as usize;
+    let frame = |index: usize| {
+        let sample = |n: usize| (LEVEL * (TAU * HZ * (index * length + n) as f32 / rate).sin()) as i16;
+        (0..length).map(|n| if index < sounding { sample(n) } else { 0 }).collect::<Vec<i16>>()
+    };
+    (0..sounding + FADE).map(|index| encoder.encode(&frame(index))).collect()
 }
 
 #[cfg(test)]
@@ -52,11 +55,16 @@ mod tests {
 
     #[test]
     fn the_loop_has_no_end_and_no_seam() {
-        let tone = Ringback::new();
+        let mut tone = Ringback::default();
         let first = tone.packet(Codec::Pcmu, 0);
-        assert_eq!(first, tone.packet(Codec::Pcmu, PERIOD / PACKET));
+        assert_eq!(first.as_ref().map(Bytes::len), Some(160));
+        assert_eq!(first, tone.packet(Codec::Pcmu, 250));
         assert_ne!(first, tone.packet(Codec::Pcma, 0));
-        assert!(tone.packet(Codec::Opus, 0).is_none());
+        assert!(tone.packet(Codec::H264, 0).is_none());
         assert!(tone.packet(Codec::Pcma, 60).is_some_and(|silence| silence.iter().all(|byte| *byte == 0xd5)));
+        for codec in [Codec::G722, Codec::Opus] {
+            assert!(tone.packet(codec, 0).is_some());
+            assert_eq!(tone.packet(codec, 100), tone.packet(codec, 249), "silence");
+        }
     }
 }

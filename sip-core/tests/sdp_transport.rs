@@ -29,7 +29,7 @@ fn rtcp_mux_is_answered_where_it_is_offered_in_the_profile_of_the_offer() {
         assert_eq!(answer.media.iter().map(|media| media.rtcp_mux).collect::<Vec<_>>(), [true, false]);
         assert_eq!((door.audio.as_ref().unwrap().rtcp_mux, door.video.as_ref().unwrap().rtcp_mux), (true, false));
         // A phone is not offered what the door knows.
-        let to_member = offer_member(&door, &local()).to_string();
+        let to_member = offer_member(&door, &local(), &[]).to_string();
         assert!(!to_member.contains("rtcp-mux") && !to_member.contains("AVPF"), "{to_member}");
         // The softphone has a socket for RTCP.
         let unit = Supported {

@@ -1,5 +1,6 @@
 //! Opening the door from inside a call: INFO bodies in and out (spec sip.md §8, D-23 … D-28) around the door's [`Lock`].
 
+use super::digits::{self, Key, Road};
 use super::{Call, State};
 use crate::model::Number;
 use crate::record::Record;
@@ -27,6 +28,8 @@ enum Said {
     },
     /// `picture_fast_update` (RFC 5168).
     KeyFrame,
+    /// A key (spec sip.md §9).
+    Key(Key),
     /// JSON or a form that asks for something else, or another body: answered, not acted on.
     Other,
     /// JSON that is none (spec sip.md §8.4: 400).
@@ -49,7 +52,7 @@ fn read(request: &Message) -> Said {
                 .collect()
         }
         "application/media_control+xml" if body.contains("picture_fast_update") => return Said::KeyFrame,
-        _ => return Said::Other,
+        other => return digits::read(other, &body).map_or(Said::Other, |key| key.map_or(Said::Broken, Said::Key)),
     };
     let number = |name: &str| value[name].as_u64().and_then(|n| u16::try_from(n).ok());
     match (value["req"].as_str(), value["res"].as_str(), number("reqsn")) {
@@ -76,6 +79,10 @@ impl Call {
             }
             // The right to open is never inferred from a body: a door cannot ask itself (D-23), a phone cannot answer for it.
             Said::Unlock { .. } | Said::Result { .. } => turn.count("info_from_the_wrong_side"),
+            Said::Key(key) => {
+                self.digit(turn, leg, key, Road::Info);
+                self.publish(turn);
+            }
             Said::Broken => turn.count("info_unreadable"),
             // Its own request is for nobody: a phone's picture is not shown (D-05).
             Said::KeyFrame if leg == self.door_leg => turn.count("key_frame_asked_by_the_door"),

@@ -1,7 +1,7 @@
 //! One phone of a call: its leg, its offer, and what it answered.
 
 use super::Ring;
-use super::plan::LegPorts;
+use super::plan::{self, LegPorts};
 use crate::model::Number;
 use crate::turn::Turn;
 use crate::unlock::Twins;
@@ -68,7 +68,7 @@ impl Member {
         // The leg's number is only known after the INVITE, its ports before.
         let mut ports = LegPorts::take(turn, worker, LegId(0), flow.remote.ip(), door.audio.is_some(), door.video.is_some())?;
         let session_id = u64::from(turn.endpoint.tokens().random_u32());
-        let offer = sdp::offer_member(door, &ports.local(ip, session_id, 1));
+        let offer = sdp::offer_member(door, &ports.local(ip, session_id, 1), &plan::converted());
         let name: String = ring.caller_name.chars().filter(|c| !matches!(c, '"' | '\\') && !c.is_control()).collect();
         let invite = Invite {
             flow,
@@ -179,7 +179,7 @@ impl Member {
     /// A new offer of the phone: the answer, and what changes for media.
     pub fn renegotiate(&mut self, offer: &Sdp, door: &Door) -> Option<(String, LegPlan)> {
         let local: Local = self.ports.local(self.ip, self.session_id, self.version + 1);
-        let (answer, member) = sdp::answer_member(offer, door, &local).ok()?;
+        let (answer, member) = sdp::answer_member(offer, door, &local, &plan::converted()).ok()?;
         self.negotiated = Some(member);
         if !answer.says_the_same(&self.offer) {
             self.version += 1;

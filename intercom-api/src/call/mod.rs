@@ -9,6 +9,7 @@
 //! The winner is decided in [`Call::answered`] and nowhere else (D-09). Nothing of a member reaches the door before that
 //! (D-05): media gets `Talk` only there.
 
+mod digits;
 mod door;
 mod end;
 mod member;
@@ -142,6 +143,8 @@ pub struct Call {
     pulse: Option<(u16, Vec<TxId>)>,
     /// Our last INFO that asks the door for a key frame.
     key_frame_info: Option<TxId>,
+    /// The last key, by whom, which way and when: a device that tells it both ways pressed it once.
+    key: Option<(LegId, char, digits::Road, Instant)>,
     /// Accounts to ring once more at [`CallTimer::Retry`].
     retries: Vec<Number>,
     started: Instant,
@@ -210,6 +213,7 @@ impl Call {
             members: BTreeMap::new(),
             pulse: None,
             key_frame_info: None,
+            key: None,
             retries: Vec::new(),
             started: turn.now,
             absent_at: turn.now + ABSENT_AFTER,
@@ -507,6 +511,10 @@ impl Call {
             command::Event::KeyFrameWanted { .. } => self.ask_for_key_frame(turn),
             command::Event::KeyFrameBy { way, .. } => {
                 turn.key_frames_by.insert(self.ring.caller.clone(), way);
+            }
+            command::Event::Digit { leg, digit, .. } => {
+                self.digit(turn, LegId(leg.0), digits::Key::plain(digit), digits::Road::Media);
+                self.publish(turn);
             }
             command::Event::Report { legs, last, .. } => {
                 for report in legs {

@@ -133,6 +133,19 @@ fn parameter_sets(payload: &sdp::Payload) -> Vec<Bytes> {
     sets.split(',').filter_map(|set| STANDARD.decode(set).ok()).map(Bytes::from).collect()
 }
 
+/// What media converts, in SIP's words and media's order.
+pub fn converted() -> Vec<Codec> {
+    let name = |codec: &command::Codec| match codec {
+        command::Codec::Pcmu => Some(Codec::Pcmu),
+        command::Codec::Pcma => Some(Codec::Pcma),
+        command::Codec::G722 => Some(Codec::G722),
+        command::Codec::Opus => Some(Codec::Opus),
+        command::Codec::Speex(hz) => Some(Codec::Speex(*hz)),
+        command::Codec::TelephoneEvent(_) | command::Codec::H264 => None,
+    };
+    media::audio::CONVERTED.iter().filter_map(name).collect()
+}
+
 /// SIP's name of a codec in media's words.
 fn codec(codec: Codec) -> Option<command::Codec> {
     Some(match codec {

@@ -69,7 +69,7 @@ impl Call {
         }
     }
 
-    fn name_of(&self, leg: LegId) -> Option<String> {
+    pub(super) fn name_of(&self, leg: LegId) -> Option<String> {
         if leg == self.door_leg { Some("door".to_owned()) } else { self.members.get(&leg).map(|m| m.account.to_string()) }
     }
 

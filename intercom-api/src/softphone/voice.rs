@@ -1,6 +1,6 @@
 //! What a device says, a steady tone, and what it hears: which of the tones that may be there it is.
 
-use media::g711;
+use media::audio::g711;
 use sip_core::sdp::Codec;
 use std::f32::consts::TAU;
 

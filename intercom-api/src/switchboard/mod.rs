@@ -250,6 +250,7 @@ impl Switchboard {
             | command::Event::Picture { session, .. }
             | command::Event::FirstVideo { session, .. }
             | command::Event::Silent { session, .. }
+            | command::Event::Digit { session, .. }
             | command::Event::Report { session, .. } => *session,
             command::Event::Noise { pair } => return self.ports.noise(now, *pair),
         };

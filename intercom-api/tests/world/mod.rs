@@ -340,6 +340,7 @@ impl World {
             Command::TakePicture { .. } => return,
             // Follows every answer.
             Command::Watch { .. } => return,
+            Command::Press { leg, digit, .. } => format!("media press {digit} of {}", self.leg(*leg)),
             Command::Remove { leg, .. } => format!("media remove {}", self.leg(*leg)),
             Command::Close { .. } => "media close".to_owned(),
         };

@@ -112,25 +112,27 @@ pub fn answer_door_again(offer: &Sdp, door: &Door, local: &Local) -> Result<(Sdp
     answer_by(offer, local, &rules)
 }
 
-/// The offer to a member: the door's audio codec and telephone-event, sendrecv, and the door's H264, sendonly (D-04).
+/// The offer to a member: the door's audio codec, then those that can be converted from and to it, in the order of `converted`,
+/// and telephone-event at each clock rate among them (RFC 4733 §2.1), sendrecv; and the door's H264, sendonly (D-04).
 /// RTP/AVP with `a=rtcp-fb` lines, because baresip refuses AVPF. An m-line is there if the door has the medium and
 /// `local` a port for it.
-pub fn offer_member(door: &Door, local: &Local) -> Sdp {
-    let mut numbers = Numbers::default();
+pub fn offer_member(door: &Door, local: &Local, converted: &[Codec]) -> Sdp {
+    let mut numbers = Numbers::beside(door);
     let mut sdp = Sdp::ours(local);
     if let (Some(port), Some(stream)) = (local.audio_port, &door.audio) {
         let mut media = Media::offered(Kind::Audio, port, Direction::SendRecv);
-        // The codecs that we can convert from the door's follow here once the media plane converts (D-04).
-        if let Some(payload) = stream.main() {
-            let event = Codec::TelephoneEvent(payload.codec.clock());
-            let event_pt = stream.payloads.iter().find(|p| p.codec == event);
-            let fmtp = payload.fmtp.clone().or(payload.codec.own_fmtp());
-            media.push_payload(&Payload { pt: numbers.take(payload.codec, Some(payload.pt)), codec: payload.codec, fmtp });
-            media.push_payload(&Payload {
-                pt: numbers.take(event, event_pt.map(|p| p.pt)),
-                codec: event,
-                fmtp: event.own_fmtp(),
-            });
+        let of_door = |codec: Codec| stream.payloads.iter().find(|p| p.codec == codec);
+        let codecs = member_codecs(door, converted);
+        let mut events: Vec<Codec> = Vec::new();
+        for event in codecs.iter().map(|codec| Codec::TelephoneEvent(codec.clock())) {
+            if !events.contains(&event) {
+                events.push(event);
+            }
+        }
+        for codec in codecs.into_iter().chain(events) {
+            let theirs = of_door(codec);
+            let fmtp = theirs.and_then(|p| p.fmtp.clone()).filter(|_| !codec.is_telephone_event()).or(codec.own_fmtp());
+            media.push_payload(&Payload { pt: numbers.take(codec, theirs.map(|p| p.pt)), codec, fmtp });
         }
         sdp.media.push(media);
     }
@@ -153,14 +155,17 @@ pub fn offer_member(door: &Door, local: &Local) -> Sdp {
 }
 
 /// The answer to a later offer of a member (hold, resume, refresh), given locally; the door hears nothing of it (D-09).
-/// Same formats as [`offer_member`].
+/// It takes the door's codec if the member still has that, else the first that can be converted.
 ///
 /// Errors: [`Refuse::NothingInCommon`]; the session then goes on as it was (RFC 3261 §14.2).
-pub fn answer_member(reoffer: &Sdp, door: &Door, local: &Local) -> Result<(Sdp, Member), Refuse> {
+pub fn answer_member(reoffer: &Sdp, door: &Door, local: &Local, converted: &[Codec]) -> Result<(Sdp, Member), Refuse> {
     let h264 = door_h264(door);
     let rules = Rules {
         server: true,
-        audio: &|offered| one_audio(offered, main_codec(door)),
+        audio: &|offered| {
+            let fits = |codec: &Codec| offered.iter().any(|p| p.codec == *codec);
+            one_audio(offered, member_codecs(door, converted).into_iter().find(fits))
+        },
         audio_willing: Direction::SendRecv,
         video: &|offered| {
             one_video(offered, |theirs| h264.as_ref().is_some_and(|door| door.packetization_mode <= theirs.packetization_mode))
@@ -342,12 +347,20 @@ fn main_codec(agreed: &Agreed) -> Option<Codec> {
     Some(agreed.audio.as_ref()?.main()?.codec)
 }
 
+/// What a member may speak with this door: the door's codec, and if that can be converted, the others that can be.
+fn member_codecs(door: &Door, converted: &[Codec]) -> Vec<Codec> {
+    let Some(own) = main_codec(door) else { return Vec::new() };
+    let others = converted.iter().filter(|codec| converted.contains(&own) && **codec != own);
+    std::iter::once(own).chain(others.copied()).collect()
+}
+
 /// The door's H264 parameters.
 fn door_h264(door: &Door) -> Option<H264> {
     Some(door.video.as_ref()?.main()?.h264())
 }
 
-/// `codec` and the telephone-event of the same clock rate (RFC 4733 §2.1: they share one RTP timeline).
+/// `codec` and the telephone-event of the same clock rate (RFC 4733 §2.1: they share one RTP timeline), or the only one there
+/// is: baresip knows 8000 Hz alone, beside Opus too.
 fn one_audio(offered: &[Payload], codec: Option<Codec>) -> Vec<Payload> {
     let Some(codec) = codec else {
         return Vec::new();
@@ -356,7 +369,7 @@ fn one_audio(offered: &[Payload], codec: Option<Codec>) -> Vec<Payload> {
         return Vec::new();
     };
     let event = Codec::TelephoneEvent(codec.clock());
-    let event = offered.iter().find(|p| p.codec == event);
+    let event = offered.iter().find(|p| p.codec == event).or(offered.iter().find(|p| p.codec.is_telephone_event()));
     std::iter::once(main).chain(event).cloned().collect()
 }
 
@@ -409,14 +422,23 @@ fn feedback() -> Vec<RtcpFb> {
 #[derive(Default)]
 struct Numbers {
     taken: Vec<u8>,
+    /// Only for those who wish them.
+    reserved: Vec<u8>,
 }
 
 impl Numbers {
+    /// A codec that the door has keeps the door's number.
+    fn beside(door: &Door) -> Numbers {
+        let streams = door.audio.iter().chain(&door.video);
+        Numbers { taken: Vec::new(), reserved: streams.flat_map(|stream| &stream.payloads).map(|p| p.pt).collect() }
+    }
+
     /// The static number of the codec, else the wished one if it is dynamic and free, else the customary 101 for
     /// telephone-event, else the next free dynamic one.
     fn take(&mut self, codec: Codec, wished: Option<u8>) -> u8 {
         let customary = codec.is_telephone_event().then_some(101);
-        let mut dynamic = wished.into_iter().chain(customary).chain(96..=127).filter(|pt| *pt >= 96 && !self.taken.contains(pt));
+        let free = customary.into_iter().chain(96..=127).filter(|pt| !self.reserved.contains(pt));
+        let mut dynamic = wished.into_iter().chain(free).filter(|pt| *pt >= 96 && !self.taken.contains(pt));
         let pt = codec.static_pt().or_else(|| dynamic.next()).unwrap_or(127);
         self.taken.push(pt);
         pt

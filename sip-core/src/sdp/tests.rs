@@ -107,6 +107,9 @@ a=fmtp:97 profile-level-id=42e01e; packetization-mode=1; sprop-parameter-sets=Z0
 a=sendonly
 ";
 
+/// What media converts.
+const CONVERTED: [Codec; 4] = [Codec::Pcmu, Codec::Pcma, Codec::G722, Codec::Opus];
+
 fn read(text: &str) -> Sdp {
     Sdp::parse(text.as_bytes()).unwrap()
 }
@@ -202,23 +205,29 @@ fn baresip_door_gets_g711_and_its_first_h264_and_members_both_modes() {
     assert_eq!(answer.media[1].formats, ["97"]);
     assert_eq!(answer.media[1].rtcp_fb.len(), 1, "only what was offered");
     assert_eq!(
-        offer_member(&door, &local()).to_string(),
+        offer_member(&door, &local(), &CONVERTED).to_string(),
         crlf(
             "v=0
 o=doorline 77 1 IN IP4 203.0.113.5
 s=-
 c=IN IP4 203.0.113.5
 t=0 0
-m=audio 10000 RTP/AVP 8 101
+m=audio 10000 RTP/AVP 8 0 9 96 101 98
 a=rtpmap:8 PCMA/8000
+a=rtpmap:0 PCMU/8000
+a=rtpmap:9 G722/8000
+a=rtpmap:96 opus/48000/2
 a=rtpmap:101 telephone-event/8000
+a=rtpmap:98 telephone-event/48000
+a=fmtp:96 useinbandfec=1
 a=fmtp:101 0-15
+a=fmtp:98 0-15
 a=sendrecv
-m=video 10002 RTP/AVP 97 96
+m=video 10002 RTP/AVP 97 99
 a=rtpmap:97 H264/90000
-a=rtpmap:96 H264/90000
+a=rtpmap:99 H264/90000
 a=fmtp:97 profile-level-id=42e01f;packetization-mode=0
-a=fmtp:96 profile-level-id=42e01f;packetization-mode=1
+a=fmtp:99 profile-level-id=42e01f;packetization-mode=1
 a=rtcp-fb:* nack pli
 a=rtcp-fb:* ccm fir
 a=sendonly
@@ -240,7 +249,7 @@ fn pjsip_door_keeps_its_line_order_and_hands_on_mode_1_with_parameter_sets() {
     assert_eq!(audio.remote_rtcp, Some("192.0.2.41:4001".parse().unwrap()));
     assert_eq!(answer.media[2].fmtp[0].params, "profile-level-id=42e01e;packetization-mode=1");
 
-    let onward = offer_member(&door, &local());
+    let onward = offer_member(&door, &local(), &CONVERTED);
     assert_eq!(onward.media[1].formats, ["97"]);
     assert_eq!(
         onward.media[1].fmtp[0].params,
@@ -257,7 +266,7 @@ fn a_door_without_offer_may_answer_any_mode_and_its_phones_are_offered_mode_1() 
         (&["0".to_owned(), "101".to_owned()][..], Some(Direction::RecvOnly))
     );
     assert!(door.audio.as_ref().is_some_and(|audio| audio.remote.is_none() && !audio.send));
-    assert_eq!(offer_member(&door, &local()).media[1].formats.len(), 1);
+    assert_eq!(offer_member(&door, &local(), &CONVERTED).media[1].formats.len(), 1);
     let answer = read(
         "v=0\nc=IN IP4 192.0.2.50\nm=audio 7078 RTP/AVP 0\nm=video 9078 RTP/AVP 97\n\
          a=rtpmap:97 H264/90000\na=fmtp:97 packetization-mode=0;profile-level-id=42e01f\na=sendonly\n",
@@ -274,10 +283,10 @@ fn linphone_door_without_a_mode_is_mode_0() {
         a=rtpmap:99 H264/90000\na=fmtp:99 profile-level-id=42801F\n",
     );
     assert_eq!(door.video.as_ref().unwrap().payloads[0].h264().packetization_mode, 0);
-    let onward = offer_member(&door, &local());
+    let onward = offer_member(&door, &local(), &CONVERTED);
     let modes: Vec<_> = onward.media[1].payloads().iter().map(|p| p.h264().packetization_mode).collect();
     assert_eq!(modes, [0, 1]);
-    assert_eq!(onward.media[0].formats, ["0", "101"], "the star may always be pressed");
+    assert_eq!(onward.media[0].formats, ["0", "8", "9", "96", "101", "97"], "the star may always be pressed");
 }
 
 #[test]
@@ -286,7 +295,7 @@ fn a_door_with_one_medium_is_served_and_one_with_none_is_refused() {
     let (answer, door) = answer_door(&only_video, &local()).unwrap();
     assert_eq!(answer.media.len(), 1);
     assert!(door.audio.is_none());
-    assert_eq!(offer_member(&door, &local()).media.len(), 1);
+    assert_eq!(offer_member(&door, &local(), &CONVERTED).media.len(), 1);
 
     for hopeless in [
         "v=0\n",
@@ -309,8 +318,8 @@ fn a_door_without_g711_is_answered_with_its_first_known_codec() {
         a=rtpmap:97 speex/8000\na=rtpmap:110 telephone-event/48000\n",
     );
     assert_eq!(formats(&opus.audio.as_ref().unwrap().payloads), [(111, Codec::Opus), (110, Codec::TelephoneEvent(48000))]);
-    let onward = offer_member(&opus, &local());
-    assert_eq!(onward.media[0].formats, ["111", "110"]);
+    let onward = offer_member(&opus, &local(), &CONVERTED);
+    assert_eq!(onward.media[0].formats, ["111", "0", "8", "9", "110", "101"]);
     assert_eq!(onward.media[0].fmtp[0].params, "maxplaybackrate=16000");
 }
 
@@ -336,7 +345,7 @@ fn rfc_6184_offer_with_three_modes_is_answered_with_the_first_usable() {
     // After RFC 6184 §8.2.2: one payload type per mode, the interleaved one first.
     let offer = read(
         "v=0\nc=IN IP4 192.0.2.1\nm=video 49170 RTP/AVP 100 99 98\n\
-         a=rtpmap:98 H264/90000\na=fmtp:98 profile-level-id=42A01E; packetization-mode=0;\n\
+         a=rtpmap:98 H264/90000\na=fmtp:97 profile-level-id=42A01E; packetization-mode=0;\n\
          a=rtpmap:99 H264/90000\na=fmtp:99 profile-level-id=42A01E; packetization-mode=1\n\
          a=rtpmap:100 H264/90000\na=fmtp:100 profile-level-id=42A01E; packetization-mode=2; sprop-interleaving-depth=45\n",
     );
@@ -347,14 +356,14 @@ fn rfc_6184_offer_with_three_modes_is_answered_with_the_first_usable() {
 
 #[test]
 fn member_answers_of_all_sorts_are_understood() {
-    let offer = offer_member(&door(BARESIP_DOOR), &local());
+    let offer = offer_member(&door(BARESIP_DOOR), &local(), &CONVERTED);
     let whole = "v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 8 101\na=rtpmap:101 telephone-event/8000\n\
-        m=video 4002 RTP/AVP 96\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1\na=recvonly\n";
+        m=video 4002 RTP/AVP 97\na=rtpmap:97 H264/90000\na=fmtp:97 packetization-mode=1\na=recvonly\n";
     let member = read_answer(&offer, &read(whole)).unwrap();
     let (audio, video) = (member.audio.unwrap(), member.video.unwrap());
     assert_eq!(formats(&audio.payloads), [(8, Codec::Pcma), (101, Codec::TelephoneEvent(8000))]);
     assert!(audio.send && audio.receive);
-    assert_eq!(formats(&video.payloads), [(96, Codec::H264)]);
+    assert_eq!(formats(&video.payloads), [(97, Codec::H264)]);
     assert_eq!((video.send, video.receive), (true, false));
     assert_eq!(video.remote, Some("192.0.2.7:4002".parse().unwrap()));
 
@@ -376,13 +385,13 @@ fn member_answers_of_all_sorts_are_understood() {
 
     let nothing = no_audio.replace("m=video 4002", "m=video 0");
     assert_eq!(read_answer(&offer, &read(&nothing)), Err(Refuse::NothingInCommon));
-    let other_codec = "v=0\nm=audio 4000 RTP/AVP 0\n";
+    let other_codec = "v=0\nm=audio 4000 RTP/AVP 18\n";
     assert_eq!(read_answer(&offer, &read(other_codec)), Err(Refuse::NothingInCommon));
 }
 
 #[test]
 fn an_answer_may_leave_out_rtpmaps_or_renumber() {
-    let offer = offer_member(&door(BARESIP_DOOR), &local());
+    let offer = offer_member(&door(BARESIP_DOOR), &local(), &CONVERTED);
     let bare = "v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 8 101\nm=video 4002 RTP/AVP 97\n";
     let member = read_answer(&offer, &read(bare)).unwrap();
     assert_eq!(member.audio.unwrap().payloads.len(), 2);
@@ -390,7 +399,7 @@ fn an_answer_may_leave_out_rtpmaps_or_renumber() {
 
     let renumbered = "v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 8\nm=video 4002 RTP/AVP 120\na=rtpmap:120 h264/90000\n";
     let member = read_answer(&offer, &read(renumbered)).unwrap();
-    assert_eq!(formats(&member.video.unwrap().payloads), [(120, Codec::H264), (97, Codec::H264), (96, Codec::H264)]);
+    assert_eq!(formats(&member.video.unwrap().payloads), [(120, Codec::H264), (97, Codec::H264), (99, Codec::H264)]);
 }
 
 #[test]
@@ -411,7 +420,7 @@ fn a_member_holds_and_resumes_without_the_door() {
         ("192.0.2.7", "sendrecv", "sendrecv", "sendonly", [true, true]),
         ("0.0.0.0", "sendrecv", "sendrecv", "sendonly", [false, false]),
     ] {
-        let (answer, member) = answer_member(&reoffer(address, theirs), &door, &local()).unwrap();
+        let (answer, member) = answer_member(&reoffer(address, theirs), &door, &local(), &CONVERTED).unwrap();
         let says: Vec<_> = answer.media.iter().map(|m| m.direction.unwrap().as_str()).collect();
         assert_eq!(says, [audio, video], "{address} {theirs}");
         let streams = [member.audio.unwrap(), member.video.unwrap()];
@@ -424,11 +433,40 @@ fn a_member_holds_and_resumes_without_the_door() {
 fn a_member_that_leaves_the_doors_formats_is_refused() {
     let mode_1 = door(PJSIP_DOOR);
     let reoffer = read("v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 0\nm=video 4002 RTP/AVP 97\na=rtpmap:97 H264/90000\n");
-    let (answer, member) = answer_member(&reoffer, &mode_1, &local()).unwrap();
+    let (answer, member) = answer_member(&reoffer, &mode_1, &local(), &CONVERTED).unwrap();
     assert_eq!(answer.media[1].port, 0, "mode 1 cannot be sent as mode 0");
     assert!(member.audio.is_some());
-    let opus = read("v=0\nm=audio 4000 RTP/AVP 111\na=rtpmap:111 opus/48000/2\n");
-    assert_eq!(answer_member(&opus, &mode_1, &local()), Err(Refuse::NothingInCommon));
+    let speex = read("v=0\nm=audio 4000 RTP/AVP 111\na=rtpmap:111 speex/16000\n");
+    assert_eq!(answer_member(&speex, &mode_1, &local(), &CONVERTED), Err(Refuse::NothingInCommon));
+}
+
+#[test]
+fn a_member_may_speak_what_can_be_converted_and_the_doors_codec_goes_first() {
+    let pcma = door(BARESIP_DOOR);
+    let offers = |formats: &str| {
+        let maps = "a=rtpmap:96 opus/48000/2\na=rtpmap:101 telephone-event/48000\na=rtpmap:100 telephone-event/8000\n";
+        read(&format!("v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP {formats}\n{maps}"))
+    };
+    let chosen = |formats_: &str| {
+        let (_, member) = answer_member(&offers(formats_), &pcma, &local(), &CONVERTED).unwrap();
+        formats(&member.audio.unwrap().payloads)
+    };
+    assert_eq!(chosen("96 0 8 101 100"), [(8, Codec::Pcma), (100, Codec::TelephoneEvent(8000))]);
+    assert_eq!(chosen("96 101 100"), [(96, Codec::Opus), (101, Codec::TelephoneEvent(48000))]);
+    assert_eq!(chosen("96 100"), [(96, Codec::Opus), (100, Codec::TelephoneEvent(8000))], "all that baresip has");
+    assert_eq!(chosen("96 9 100"), [(9, Codec::G722), (100, Codec::TelephoneEvent(8000))], "the cheaper one");
+
+    let offer = offer_member(&pcma, &local(), &CONVERTED);
+    let answer = read(
+        "v=0\nc=IN IP4 192.0.2.7\nm=audio 4000 RTP/AVP 96 100\na=rtpmap:96 opus/48000/2\na=rtpmap:100 telephone-event/8000\n",
+    );
+    let member = read_answer(&offer, &answer).unwrap().audio.unwrap();
+    assert_eq!(member.main().unwrap().codec, Codec::Opus);
+
+    let speex = door("v=0\nm=audio 4000 RTP/AVP 97\na=rtpmap:97 speex/16000\n");
+    assert_eq!(offer_member(&speex, &local(), &CONVERTED).media[0].formats, ["97", "101"], "nothing else fits this door");
+    let both = offer_member(&speex, &local(), &[Codec::Speex(16000), Codec::Pcmu, Codec::Speex(8000)]);
+    assert_eq!(both.media[0].formats, ["97", "0", "96", "101", "98"]);
 }
 
 #[test]
@@ -457,7 +495,7 @@ fn a_second_line_of_a_kind_and_a_medium_without_port_are_declined() {
     let (answer, door) = answer_door(&read(BARESIP_DOOR), &no_video).unwrap();
     assert_eq!(answer.media[1].port, 0);
     assert!(door.video.is_none());
-    assert_eq!(offer_member(&door, &local()).media.len(), 1);
+    assert_eq!(offer_member(&door, &local(), &CONVERTED).media.len(), 1);
 }
 
 #[test]
@@ -493,7 +531,7 @@ fn two_user_agents_agree_through_the_server() {
     assert_eq!(at_door.audio.unwrap().main().unwrap().codec, Codec::Pcma);
     assert!(at_door.video.unwrap().send);
 
-    let onward = offer_member(&door, &local());
+    let onward = offer_member(&door, &local(), &CONVERTED);
     let phone = Supported { video_direction: Direction::RecvOnly, ..can };
     let (said, at_phone) = answer(&read(&onward.to_string()), &unit, &phone).unwrap();
     let member = read_answer(&onward, &read(&said.to_string())).unwrap();
@@ -541,7 +579,7 @@ fn nothing_read_can_add_a_line_to_what_is_written() {
         "v=0\nm=audio 4000 RTP/AVP 111\na=rtpmap:111 opus/48000/2\na=fmtp:111 x=1\rm=evil 1 RTP/AVP 0\n\
         m=video 4002 RTP/AVP 97\na=rtpmap:97 H264/90000\na=fmtp:97 sprop-parameter-sets=\"a b\";profile-level-id=xyz\n",
     );
-    let onward = offer_member(&door, &local());
+    let onward = offer_member(&door, &local(), &CONVERTED);
     assert_eq!(onward.media.len(), 2);
     let video = &onward.media[1];
     assert_eq!(video.fmtp[0].params, "packetization-mode=0", "values of a wrong form are dropped");
@@ -627,22 +665,22 @@ proptest! {
             let mains = stream.payloads.iter().filter(|p| !p.codec.is_telephone_event());
             prop_assert_eq!(mains.count(), 1);
         }
-        let onward = offer_member(&door, &local());
+        let onward = offer_member(&door, &local(), &CONVERTED);
         prop_assert_eq!(&read(&onward.to_string()), &onward);
         let mut numbers: Vec<_> = onward.media.iter().flat_map(|m| &m.formats).collect();
         numbers.sort();
         numbers.dedup();
         prop_assert_eq!(numbers.len(), onward.media.iter().map(|m| m.formats.len()).sum::<usize>());
         for (reply, reoffer) in [
-            (answer_member(&second, &door, &local()), &second),
+            (answer_member(&second, &door, &local(), &CONVERTED), &second),
             (answer_door_again(&second, &door, &local()), &second),
-            (answer_member(&onward, &door, &local()), &onward),
+            (answer_member(&onward, &door, &local(), &CONVERTED), &onward),
         ] {
             if let Ok((reply, _)) = reply {
                 is_answer_to(&reply, reoffer);
             }
         }
         let _ = read_answer(&onward, &second);
-        prop_assert!(answer_member(&onward, &door, &local()).is_ok());
+        prop_assert!(answer_member(&onward, &door, &local(), &CONVERTED).is_ok());
     }
 }
