@@ -10,7 +10,7 @@ use crate::flight::{self, FlightRecorder};
 use crate::keeper::Keeper;
 use crate::live::{CallId, CallView, Live};
 use crate::pictures::Pictures;
-use crate::record::Record;
+use crate::record::Entry;
 use crate::switchboard::Switchboard;
 use crate::switchboard::limits::Sender;
 use crate::transport::strangers::{Datagram, Strangers};
@@ -65,7 +65,7 @@ pub struct Driver {
     /// Where bindings wait to be written.
     pub keeper: Arc<Keeper>,
     /// Where entries of the record go to be written.
-    pub records: mpsc::UnboundedSender<Record>,
+    pub records: mpsc::UnboundedSender<Entry>,
     /// Where key frames go to become pictures.
     pub pictures: Arc<Pictures>,
     /// Where calls that ended badly are written down.
@@ -202,7 +202,7 @@ struct Shell {
     send_media: SendMedia,
     live: Arc<Live>,
     keeper: Arc<Keeper>,
-    records: mpsc::UnboundedSender<Record>,
+    records: mpsc::UnboundedSender<Entry>,
     pictures: Arc<Pictures>,
     recorder: FlightRecorder,
     flights: PathBuf,
@@ -399,8 +399,10 @@ impl Shell {
                     "unlock"
                 );
                 // The writer is gone only when the server is.
-                let _ = self.records.send(*record);
+                let _ = self.records.send(Entry::Ended(record));
             }
+            Publication::Asked(record) => drop(self.records.send(Entry::Asked(record))),
+            Publication::Watched(watched) => drop(self.records.send(Entry::Watched(watched))),
             Publication::Call(view) => {
                 let before = self.live.calls.get(&view.id).map(|call| call.state);
                 if before != Some(view.state) {

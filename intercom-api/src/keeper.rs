@@ -127,7 +127,9 @@ mod tests {
     /// The latest wish of each account counts, also over a restart with the store as it is, and times are those of the wall.
     #[tokio::test]
     async fn what_was_wished_last_is_there_after_a_restart() {
-        let path = std::env::temp_dir().join(format!("doorline-keeper-{}.sqlite", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("doorline-keeper-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("db");
         let now = Instant::now() + Duration::from_secs(1000);
         let (store, keeper, mut rows) = (Store::open(&path).unwrap(), Keeper::default(), Rows::default());
         for (account, cseq) in [("a", 1), ("b", 1), ("a", 2), ("c", 1)] {
@@ -157,6 +159,6 @@ mod tests {
         let found = store.bindings(later).await.unwrap();
         assert_eq!(found.iter().map(|(_, r)| r.binding.cseq).collect::<Vec<_>>(), [2, 4], "in its row of before");
         assert!(store.bindings((now, 1_060_000)).await.unwrap().is_empty(), "expired");
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

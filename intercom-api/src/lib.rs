@@ -9,6 +9,7 @@ pub mod driver;
 pub mod flight;
 pub mod http;
 pub mod keeper;
+mod keyfile;
 pub mod live;
 pub mod model;
 pub mod pictures;

@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use intercom_api::config::{self, Config};
+use intercom_api::pictures::album::utc;
+use intercom_api::store::verify;
 use intercom_api::{demo, pictures, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +51,13 @@ enum Command {
     Check,
     /// Print the effective configuration as commented TOML.
     Config,
+    /// Check that the record is what was written; exit 1 if anything is changed, missing or added. Reads only, also while the
+    /// server runs.
+    VerifyRecords {
+        /// An entry and its hash that an earlier run printed, `ID:HASH`: finds a store that was put back to an older state.
+        #[arg(long)]
+        expect: Option<String>,
+    },
     /// Started by the server itself: decodes pictures of doors, apart from everything else.
     #[command(hide = true)]
     PictureHelper,
@@ -85,7 +94,33 @@ fn main() -> ExitCode {
         }
         Command::Demo => demo::run(),
         Command::PictureHelper => pictures::helper::run(),
+        Command::VerifyRecords { expect } => verify_records(&config, expect.as_deref()),
         Command::Serve => run(&config, options.log),
+    }
+}
+
+fn verify_records(config: &Config, expect: Option<&str>) -> ExitCode {
+    let expect = match expect.map(|text| text.split_once(':').and_then(|(id, hash)| Some((id.parse().ok()?, hash.to_owned())))) {
+        Some(None) => {
+            eprintln!("doorline: --expect takes ID:HASH");
+            return ExitCode::from(2);
+        }
+        expect => expect.flatten(),
+    };
+    match verify::verify(&serve::database(config), &serve::album(config), expect) {
+        Ok(found) => {
+            for warning in &found.warnings {
+                eprintln!("doorline: warning: {warning}");
+            }
+            let (from, to) = (utc(found.from_ms), utc(found.to_ms));
+            println!("{} records, {} entries, chain whole from {from} to {to}", found.records, found.entries);
+            println!("last entry {}:{}", found.head.0, found.head.1);
+            ExitCode::SUCCESS
+        }
+        Err(broken) => {
+            eprintln!("doorline: the record is not whole: {broken}");
+            ExitCode::FAILURE
+        }
     }
 }
 

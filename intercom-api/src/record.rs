@@ -1,9 +1,17 @@
-//! [`Record`]: one entry per person who wished a door open, with how it ended.
+//! [`Record`]: one entry per person who wished a door open, with how it ended; [`Watched`]: one per phone that saw a visitor.
+//! Signalling says them as plain [`Entry`]s; the store chains them (D-29).
 
 use serde::Serialize;
 
+/// Outcome of a wish that has none yet.
+pub const ASKED: &str = "asked";
+/// Outcome, status and reason of a wish that the server's own end cut off: nobody knows.
+pub const CUT_OFF: (&str, u16, &str) = ("unknown", 408, "server stopped");
+/// Begins the outcome of what a door said after its askers had been told "unknown" (D-25).
+pub const LATE: &str = "late ";
+
 /// Who, by which road, which door, when, and the outcome. Times are milliseconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// Given by the store; 0 before.
     pub id: i64,
@@ -13,6 +21,8 @@ pub struct Record {
     pub road: String,
     /// Account of the door unit.
     pub door: String,
+    /// What the door dialled: a group or a room.
+    pub room: String,
     /// Call it was asked in.
     pub call: String,
     /// The asker's own number, and the one the door was asked with.
@@ -21,12 +31,68 @@ pub struct Record {
     /// When the pulse this person shares left; none when nothing was sent.
     pub sent_ms: Option<i64>,
     pub ended_ms: i64,
-    /// `opened`, `refused`, `unknown`, `offline`, `forbidden`; `late` behind the door's answer to an unknown one.
+    /// `opened`, `refused`, `unknown`, `offline`, `forbidden`.
     pub outcome: String,
     /// What the asker was told.
     pub status: u16,
+    /// Where the status does not say it all: `server stopped`.
+    pub reason: Option<String>,
+    /// What the door said after the asker had been told "unknown"; given by the store.
+    pub late: Option<Late>,
     /// Id of the picture of the moment it was asked, once there is one; the picture itself is outside the record (D-29).
     pub snapshot: Option<String>,
     /// SHA-256 of that picture in hex; it stays when the picture is deleted.
     pub snapshot_sha256: Option<String>,
+    /// Who saw the visitor in this call; a phone that still does comes when it is done. Given by the store.
+    pub watched: Vec<Watched>,
+}
+
+/// A door's own report behind an unknown outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Late {
+    pub outcome: String,
+    pub status: u16,
+    pub at_ms: i64,
+}
+
+/// A phone that showed the door's picture. Times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// Given by the store; 0 before.
+    pub id: i64,
+    pub account: String,
+    pub door: String,
+    pub room: String,
+    pub call: String,
+    /// First picture shown, and the end of its leg.
+    pub from_ms: i64,
+    pub to_ms: i64,
+    /// It answered: it was heard, too.
+    pub talked: bool,
+}
+
+/// What signalling wants written.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A wish, before anything of it leaves for the door.
+    Asked(Box<Record>),
+    /// How it ended. One that nobody announced (a refusal: nothing leaves) is written whole.
+    Ended(Box<Record>),
+    Watched(Box<Watched>),
+}
+
+/// Which entries a reader wants: those that match everything given, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub door: Option<String>,
+    pub account: Option<String>,
+    pub room: Option<String>,
+    pub outcome: Option<String>,
+    pub call: Option<String>,
+    /// From the first moment to before the second.
+    pub from_ms: Option<i64>,
+    pub to_ms: Option<i64>,
+    /// Goes on behind this id, with older ones.
+    pub after: Option<i64>,
+    pub limit: u32,
 }

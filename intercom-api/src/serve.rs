@@ -8,10 +8,11 @@ use crate::directory::Directory;
 use crate::driver::{Driver, MEDIA_QUEUE, MESSAGE_QUEUE};
 use crate::http::{self, ApiState};
 use crate::keeper::{Keeper, Rows};
+use crate::keyfile;
 use crate::live::Live;
 use crate::pictures::Pictures;
 use crate::pictures::album::{Album, Retention};
-use crate::record::Record;
+use crate::record::Entry;
 use crate::store::Store;
 use crate::switchboard::{Parts, Switchboard};
 use crate::transport::Counts;
@@ -26,7 +27,7 @@ use sip_core::flow::Transport;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,7 +44,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     fs::create_dir_all(&config.top.data_dir).with_context(|| format!("data_dir {}", config.top.data_dir.display()))?;
-    let store = Store::open(&config.top.data_dir.join("doorline.sqlite")).context("the database")?;
+    let store = Store::open(&database(config)).context("the database")?;
+    store.close_open_wishes().await.context("the database")?;
     let mut directory = Directory::default();
     directory.apply(store.load().await.context("the database")?);
     let (accounts, groups, rooms) = directory.sizes();
@@ -97,23 +99,15 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         public_host: public_host.clone(),
         directory,
         ports: PortStock::new(bound.pairs),
-        seed: random()?,
-        nonce_key: key(&config.top.data_dir.join("nonce.key"))?,
+        seed: keyfile::random()?,
+        // The nonces that devices hold stay valid over a restart (D-11).
+        nonce_key: keyfile::read_or_make(&config.top.data_dir.join("nonce.key")).context("nonce.key")?,
         epoch,
     };
-    let (records, mut unwritten) = mpsc::unbounded_channel::<Record>();
-    let recorder = store.clone();
-    tokio::spawn(async move {
-        while let Some(record) = unwritten.recv().await {
-            if let Err(error) = recorder.record(record).await {
-                tracing::error!(%error, "an entry of the record is lost");
-            }
-        }
-    });
-    let retention = Retention { days: config.records.keep_days, bytes: i64::from(config.records.snapshots_mb) * 1_000_000 };
-    let album = Album::new(config.top.data_dir.join("snapshots"), retention);
+    let (records, unwritten) = mpsc::unbounded_channel::<Entry>();
+    let recording = tokio::spawn(write_records(store.clone(), unwritten));
     // Whatever lies where we were started from now: the helper is this program, not the next version of it.
-    let (pictures, studio) = Pictures::new(album, store.clone(), "/proc/self/exe".into());
+    let (pictures, studio) = Pictures::new(album(config), store.clone(), "/proc/self/exe".into());
     let (stop_pictures, pictures_stopped) = oneshot::channel();
     let studio = tokio::spawn(studio.run(pictures_stopped));
     let (control, orders) = Control::new();
@@ -196,10 +190,35 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let _ = done.await;
     let (_, _) = (stop_keeping.send(()), stop_pictures.send(()));
     keeping.await?;
+    // The SIP thread is done, so this ends with its last word.
+    recording.await?;
     studio.await?;
     let _ = stop_http.send(());
     http.await??;
     Ok(())
+}
+
+/// The file of the store.
+pub fn database(config: &Config) -> PathBuf {
+    config.top.data_dir.join("doorline.sqlite")
+}
+
+/// Where pictures are.
+pub fn album(config: &Config) -> Album {
+    let retention = Retention { days: config.records.keep_days, bytes: i64::from(config.records.snapshots_mb) * 1_000_000 };
+    Album::new(config.top.data_dir.join("snapshots"), retention)
+}
+
+/// Writes what signalling says into the record until it has no more to say. What came while the disk was busy is written with
+/// the next commit, all of it.
+async fn write_records(store: Store, mut entries: mpsc::UnboundedReceiver<Entry>) {
+    let mut some = Vec::new();
+    while entries.recv_many(&mut some, 256).await > 0 {
+        let lost = some.len();
+        if let Err(error) = store.append(std::mem::take(&mut some)).await {
+            tracing::error!(%error, lost, "entries of the record are lost");
+        }
+    }
 }
 
 /// Opens the listeners of all streams.
@@ -232,34 +251,6 @@ fn reload(tls: Option<&Tls>) {
 
 fn bind_udp(address: &str) -> anyhow::Result<Bound> {
     Ok(Bound::bind(address.parse()?)?)
-}
-
-/// 32 bytes of the operating system.
-fn random() -> anyhow::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-    Ok(bytes)
-}
-
-/// A key file of 32 bytes, made at first start, readable by its owner only. The same key after a restart keeps the nonces
-/// that devices hold valid (D-11).
-fn key(path: &Path) -> anyhow::Result<[u8; 32]> {
-    use std::os::unix::fs::OpenOptionsExt;
-    if let Ok(bytes) = fs::read(path)
-        && let Ok(key) = bytes.try_into()
-    {
-        return Ok(key);
-    }
-    let key = random()?;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| path.display().to_string())?;
-    file.write_all(&key)?;
-    Ok(key)
 }
 
 /// The address other machines reach us at, for a server bound to all of them: the one the default route leaves from.

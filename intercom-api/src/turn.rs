@@ -3,7 +3,7 @@
 use crate::live::{CallView, Kept, Registration};
 use crate::model::Number;
 use crate::pictures::job::Job;
-use crate::record::Record;
+use crate::record::{Record, Watched};
 use crate::switchboard::limits::SOURCE_RATE;
 use crate::unlock::Lock;
 use media::asking::Way;
@@ -50,8 +50,12 @@ pub enum Publication {
     RingsTooOften {
         door: String,
     },
-    /// An entry of the record; the driver has it written.
+    /// A wish to open a door. It goes to be written before anything of it leaves, and nothing waits for that (D-29).
+    Asked(Box<Record>),
+    /// How a wish ended; the driver has it written.
     Record(Box<Record>),
+    /// A phone that showed the visitor does so no more.
+    Watched(Box<Watched>),
     /// A picture of the visitor; the driver has it made and stored.
     Picture(Box<Job>),
 }
@@ -123,6 +127,8 @@ pub struct Turn<'a> {
     pub now: Instant,
     /// Milliseconds since 1970 at `now`.
     pub unix_ms: i64,
+    /// A moment on both clocks.
+    pub epoch: (Instant, i64),
     pub endpoint: &'a mut Endpoint,
     pub sip: &'a mut Out,
     pub effects: &'a mut Vec<Effect>,
@@ -145,6 +151,11 @@ impl Turn<'_> {
     pub fn amid_ending(&self, account: &Number) -> bool {
         let ended = self.ending.get(account);
         ended.is_some_and(|(leg, at)| self.endpoint.leg_flow(*leg).is_some() || self.now < *at + ENDING_GRACE)
+    }
+
+    /// Milliseconds since 1970 at a moment: the same ones whenever it is asked.
+    pub fn unix_ms_at(&self, at: Instant) -> i64 {
+        unix_ms(self.epoch, at)
     }
 
     pub fn count(&mut self, name: &'static str) {
@@ -188,4 +199,14 @@ impl Turn<'_> {
 /// A leg has the same number in signalling and media.
 pub fn media_leg(leg: LegId) -> MediaLeg {
     MediaLeg(leg.0)
+}
+
+/// Milliseconds since 1970 at a moment, by one that is known on both clocks.
+pub fn unix_ms(epoch: (Instant, i64), at: Instant) -> i64 {
+    let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2);
+    match at.checked_duration_since(epoch.0) {
+        Some(since) => epoch.1 + ms(since),
+        // A binding restored from before the start.
+        None => epoch.1 - ms(epoch.0 - at),
+    }
 }

@@ -3,7 +3,7 @@
 use super::digits::{self, Key, Road};
 use super::{Call, State};
 use crate::model::Number;
-use crate::record::Record;
+use crate::record::{ASKED, LATE, Record};
 use crate::turn::{CallTimer, Publication, Turn};
 use crate::unlock::{Act, Asker, Channel, Lock, Outcome};
 use media::command::Command;
@@ -119,6 +119,7 @@ impl Call {
         if !may {
             return self.tell(turn, asker, Outcome::Forbidden, None);
         }
+        self.asked(turn, &asker);
         self.with_lock(turn, |lock, acts| {
             let now = asker.at;
             lock.press(now, asker, acts);
@@ -186,7 +187,7 @@ impl Call {
                 Act::Tell { asker, outcome, pulsed } => self.tell(turn, asker, outcome, pulsed),
                 Act::Late { reqsn, outcome, pulsed } => {
                     self.step(turn, "door", "server", "unlock result (late)");
-                    let outcome_name = format!("late {}", outcome.name());
+                    let outcome_name = format!("{LATE}{}", outcome.name());
                     self.write(turn, "", reqsn, pulsed, Some(pulsed), None, outcome_name, outcome.status());
                 }
             }
@@ -222,6 +223,14 @@ impl Call {
         self.write(turn, account, reqsn, asker.at, pulsed, asker.picture, outcome, status);
     }
 
+    /// The wish goes to be written before its pulse leaves; nothing waits for the disk (D-29).
+    fn asked(&self, turn: &mut Turn<'_>, asker: &Asker) {
+        let Channel::Info { reqsn, .. } = asker.channel;
+        let account = asker.account.as_str();
+        let record = self.record(turn, account, reqsn, asker.at, None, asker.picture.clone(), ASKED.to_owned(), 0);
+        turn.publish(Publication::Asked(Box::new(record)));
+    }
+
     #[allow(clippy::too_many_arguments)] // the columns of the record
     fn write(
         &self,
@@ -234,22 +243,37 @@ impl Call {
         outcome: String,
         status: u16,
     ) {
-        let ms = |at: Instant| turn.unix_ms - i64::try_from(turn.now.saturating_duration_since(at).as_millis()).unwrap_or(0);
-        let record = Record {
-            id: 0,
+        let record = self.record(turn, account, reqsn, asked, pulsed, snapshot, outcome, status);
+        turn.publish(Publication::Record(Box::new(record)));
+    }
+
+    #[allow(clippy::too_many_arguments)] // the columns of the record
+    fn record(
+        &self,
+        turn: &Turn<'_>,
+        account: &str,
+        reqsn: u16,
+        asked: Instant,
+        pulsed: Option<Instant>,
+        snapshot: Option<String>,
+        outcome: String,
+        status: u16,
+    ) -> Record {
+        Record {
             account: account.to_owned(),
             road: "info".to_owned(),
             door: self.ring.caller.to_string(),
+            room: self.ring.dialled.clone(),
             call: self.ring.id.to_string(),
             reqsn,
-            asked_ms: ms(asked),
-            sent_ms: pulsed.map(ms),
+            // The same moment is the same number in every entry: entries find each other by it.
+            asked_ms: turn.unix_ms_at(asked),
+            sent_ms: pulsed.map(|at| turn.unix_ms_at(at)),
             ended_ms: turn.unix_ms,
             outcome,
             status,
             snapshot,
-            snapshot_sha256: None,
-        };
-        turn.publish(Publication::Record(Box::new(record)));
+            ..Record::default()
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::member::MemberState;
 use super::{Call, LINGER, Standing, State};
-use crate::turn::{CallTimer, Turn};
+use crate::record::Watched;
+use crate::turn::{CallTimer, Publication, Turn};
 use media::command::Command;
 use sip_core::endpoint::{Headers, LegId, TxId};
 
@@ -129,6 +130,19 @@ impl Call {
         let Some(member) = self.members.get_mut(&leg).filter(|m| m.is_live()) else { return };
         member.state = MemberState::Ended(why.to_owned());
         member.ports.release(turn);
+        if let Some(from) = member.first_video {
+            let watched = Watched {
+                account: member.account.to_string(),
+                door: self.ring.caller.to_string(),
+                room: self.ring.dialled.clone(),
+                call: self.ring.id.to_string(),
+                from_ms: turn.unix_ms_at(from),
+                to_ms: turn.unix_ms,
+                talked: member.answered_at.is_some(),
+                id: 0,
+            };
+            turn.publish(Publication::Watched(Box::new(watched)));
+        }
         if self.state != State::Ended && member.in_media {
             turn.media(self.worker, Command::Remove { session: self.ring.session, leg: crate::turn::media_leg(leg) });
         }

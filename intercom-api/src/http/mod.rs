@@ -12,6 +12,7 @@ mod gateway;
 mod live_calls;
 mod metrics;
 mod pictures;
+mod records;
 mod v1;
 
 use crate::config::Config;
@@ -100,7 +101,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/groups/{id}", get(v1::group))
         .route("/v1/registrations", get(live_calls::registrations))
         .route("/v1/bans", get(bans::bans).delete(bans::lift))
-        .route("/v1/records", get(v1::records))
+        .route("/v1/records", get(records::records))
+        .route("/v1/watched", get(records::watched))
         .route("/v1/calls", get(live_calls::calls))
         .route("/v1/calls/{id}", get(live_calls::call).delete(live_calls::hang_up))
         .route("/v1/calls/{id}/snapshot", post(pictures::take).get(pictures::of_call))

@@ -5,6 +5,7 @@ use super::{ApiState, now_ms};
 use crate::control::{Answer, Order};
 use crate::live::CallId;
 use crate::pictures::{NoPicture, Snapshot};
+use crate::store::ON_REQUEST;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -131,7 +132,7 @@ async fn remove(state: &ApiState, snapshot: Option<Snapshot>) -> Result<StatusCo
     if !matches!(removed, Ok(Ok(()))) {
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the picture cannot be deleted"));
     }
-    state.store.forget_snapshots(vec![id]).await?;
+    state.store.forget_snapshots(vec![id], ON_REQUEST).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

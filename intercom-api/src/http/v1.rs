@@ -4,7 +4,6 @@
 use super::gateway::is_plain;
 use super::{ApiState, now_ms};
 use crate::model::{Account, AccountType, DirectoryChange, Group, Number};
-use crate::record::Record;
 use crate::store::{NewAccount, StoreError};
 use axum::Json;
 use axum::body::Bytes;
@@ -29,7 +28,7 @@ impl Problem {
         Problem { status, error: error.into() }
     }
 
-    fn bad(error: impl Into<String>) -> Problem {
+    pub fn bad(error: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, error)
     }
 }
@@ -155,22 +154,6 @@ pub async fn groups(State(state): State<ApiState>, Query(page): Query<Page>) -> 
 pub async fn group(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
     let group = state.store.group(id).await?.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such group"))?;
     Ok(Json(group_json(&group)))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RecordPage {
-    /// Entries older than this id.
-    before: Option<i64>,
-    limit: Option<u32>,
-    /// Only this door.
-    door: Option<String>,
-}
-
-/// The record, newest first.
-pub async fn records(State(state): State<ApiState>, Query(page): Query<RecordPage>) -> Result<Json<Vec<Record>>, Problem> {
-    let limit = page.limit.unwrap_or(100).clamp(1, 1000);
-    Ok(Json(state.store.records(page.before.unwrap_or(i64::MAX), limit, page.door).await?))
 }
 
 pub async fn nothing_here() -> Problem {

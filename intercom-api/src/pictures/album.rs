@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns files
 
 use super::Snapshot;
-use crate::store::{Store, StoreError};
+use crate::store::{BY_RETENTION, Store, StoreError};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 const DAY_MS: i64 = 86_400_000;
 /// Pictures taken out at once.
 const BATCH: u32 = 200;
+/// Entries of the record taken out at once; unlocks wait for it.
+const PRUNED: u32 = 1000;
 /// What is being written ends so.
 const UNFINISHED: &str = "tmp";
 
@@ -30,6 +32,8 @@ pub struct Swept {
     pub old: u64,
     /// The oldest of too many.
     pub too_many: u64,
+    /// Entries of the record that are older than is kept.
+    pub entries: u64,
 }
 
 /// See the module text.
@@ -82,7 +86,7 @@ impl Album {
         parts.map(|(day, name)| self.root.join(day).join(name)).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
-    /// Takes out what is too old and then, oldest first, what is too much; `unfinished`: nothing is being written, so what a
+    /// Takes out what is too old, then, oldest first, what is too much, and entries of the record that are too old; `unfinished`: nothing is being written, so what a
     /// crash left half written goes as well.
     pub async fn sweep(&self, store: &Store, now_ms: i64, unfinished: bool) -> Result<Swept, StoreError> {
         let horizon = now_ms.saturating_sub(i64::from(self.retention.days).saturating_mul(DAY_MS));
@@ -113,6 +117,13 @@ impl Album {
             swept.too_many += oldest.len() as u64;
             self.take_out(store, oldest).await?;
         }
+        loop {
+            let pruned = store.prune(horizon, PRUNED).await?;
+            swept.entries += pruned;
+            if pruned < PRUNED.into() {
+                break;
+            }
+        }
         let (root, horizon) = (self.root.clone(), day(horizon));
         let _ = tokio::task::spawn_blocking(move || tidy(&root, &horizon, unfinished)).await;
         Ok(swept)
@@ -129,7 +140,7 @@ impl Album {
             });
         });
         removed.await.map_err(|_| StoreError::Unavailable)?;
-        store.forget_snapshots(snapshots.into_iter().map(|snapshot| snapshot.id).collect()).await
+        store.forget_snapshots(snapshots.into_iter().map(|snapshot| snapshot.id).collect(), BY_RETENTION).await
     }
 }
 
@@ -170,9 +181,16 @@ fn day(ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// `YYYY-MM-DDTHH:MM:SSZ`.
+pub fn utc(ms: i64) -> String {
+    let seconds = ms.rem_euclid(DAY_MS) / 1000;
+    format!("{}T{:02}:{:02}:{:02}Z", day(ms), seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Entry, Record, Wanted};
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -245,7 +263,7 @@ mod tests {
         fs::write(orphan.join("orphan-1.jpg"), b"x").unwrap();
         let half = root.join("snapshots").join(day(now)).join("half.tmp");
         fs::write(&half, b"x").unwrap();
-        assert_eq!(album.sweep(&store, now, true).await.unwrap(), Swept { old: 1, too_many: 2 });
+        assert_eq!(album.sweep(&store, now, true).await.unwrap(), Swept { old: 1, too_many: 2, entries: 0 });
         let left = store.oldest_snapshots(i64::MAX, 10).await.unwrap();
         assert_eq!(left.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["d", "e"]);
         assert!(left.iter().all(|s| album.read(s.file.as_deref().unwrap()).is_ok()));
@@ -259,30 +277,23 @@ mod tests {
         let root = folder();
         let store = Store::open(&root.join("db")).unwrap();
         let album = Album::new(root.join("snapshots"), Retention { days: 1, bytes: 1 << 30 });
-        let record = crate::record::Record {
-            id: 0,
+        let record = Record {
             account: "p".into(),
-            road: "info".into(),
             door: "d".into(),
-            call: "c".into(),
-            reqsn: 1,
-            asked_ms: 0,
-            sent_ms: None,
-            ended_ms: 0,
             outcome: "opened".into(),
             status: 200,
             snapshot: Some("c-1".into()),
-            snapshot_sha256: None,
+            ..Record::default()
         };
-        store.record(record).await.unwrap();
-        let named = || async { store.records(i64::MAX, 1, None).await.unwrap().remove(0) };
+        store.append(vec![Entry::Ended(Box::new(record))]).await.unwrap();
+        let named = || async { store.records(Wanted { limit: 1, ..Wanted::default() }).await.unwrap().remove(0) };
         assert_eq!((named().await.snapshot, named().await.snapshot_sha256), (None, None), "not made yet");
         let file = album.write("c-1", 0, b"jpeg").unwrap();
         store.add_snapshot(snapshot("c-1", 0, file)).await.unwrap();
         assert_eq!(named().await.snapshot_sha256.as_deref(), Some("00"));
-        assert_eq!(album.sweep(&store, 10 * DAY_MS, false).await.unwrap(), Swept { old: 1, too_many: 0 });
+        assert_eq!(album.sweep(&store, 10 * DAY_MS, false).await.unwrap(), Swept { old: 1, too_many: 0, entries: 0 });
         assert_eq!((named().await.snapshot.as_deref(), named().await.snapshot_sha256.as_deref()), (Some("c-1"), Some("00")));
-        assert_eq!(store.snapshot_of_record(1).await.unwrap().unwrap().file, None);
+        assert_eq!(store.snapshot_of_record(2).await.unwrap().unwrap().file, None);
         fs::remove_dir_all(root).unwrap();
     }
 }

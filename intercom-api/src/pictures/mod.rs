@@ -272,7 +272,8 @@ impl Studio {
     async fn sweep(&mut self, unfinished: bool) {
         self.since_sweep = 0;
         match self.pictures.album.sweep(&self.store, now_ms(), unfinished).await {
-            Ok(Swept { old, too_many }) => {
+            Ok(Swept { old, too_many, entries }) => {
+                self.pictures.count_more("record_entries_pruned", entries);
                 self.pictures.count_more("pictures_swept_old", old);
                 self.pictures.count_more("pictures_swept_too_many", too_many);
                 if too_many > 0 {

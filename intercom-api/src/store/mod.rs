@@ -4,14 +4,18 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns a thread and a file
 
 mod bindings;
+mod chain;
+mod records;
 mod schema;
 mod snapshots;
+pub mod verify;
 mod write;
 
+pub use snapshots::{BY_RETENTION, ON_REQUEST};
 pub use write::NewAccount;
 
 use crate::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
-use crate::record::Record;
+use chain::{RecordKey, Writer};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use std::path::Path;
 use std::sync::mpsc;
@@ -48,8 +52,12 @@ pub enum OpenError {
     Sqlite(#[from] rusqlite::Error),
     #[error("it is of version {version}, made by a newer program than this one")]
     Newer { version: i64 },
+    #[error("the record: {0}")]
+    Record(#[from] StoreError),
+    #[error("the key of the record: {0}")]
+    Key(std::io::Error),
     #[error("no thread for it: {0}")]
-    Thread(#[from] std::io::Error),
+    Thread(std::io::Error),
 }
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -58,21 +66,27 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Clone)]
 pub struct Store {
     jobs: mpsc::SyncSender<Job>,
+    key: RecordKey,
 }
+
+/// Beside the database: signs the record (D-29).
+pub const KEY_FILE: &str = "records.key";
 
 impl Store {
     /// Opens or creates the file and brings it to the present version.
     pub fn open(path: &Path) -> Result<Store, OpenError> {
         let mut connection = Connection::open(path)?;
         schema::migrate(&mut connection)?;
+        let (key, key_was_there) = RecordKey::read_or_make(&path.with_file_name(KEY_FILE)).map_err(OpenError::Key)?;
+        durably(&mut connection, |t| chain::begin(t, key, key_was_there))?;
         let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE);
         let work = move || {
             for job in queue {
                 job(&mut connection);
             }
         };
-        std::thread::Builder::new().name("store".into()).spawn(work)?;
-        Ok(Store { jobs })
+        std::thread::Builder::new().name("store".into()).spawn(work).map_err(OpenError::Thread)?;
+        Ok(Store { jobs, key })
     }
 
     /// Runs one transaction on the store's thread: committed when the job says Ok.
@@ -80,15 +94,31 @@ impl Store {
         &self,
         job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.run(|connection| committed(connection, job)).await
+    }
+
+    /// The same for what goes into the record: when this returns it outlives a power cut.
+    async fn chained<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Writer<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let key = self.key;
+        let job = move |t: &Transaction<'_>| {
+            let mut writer = Writer::new(t, key)?;
+            let value = job(&mut writer)?;
+            writer.finish()?;
+            Ok(value)
+        };
+        self.run(|connection| durably(connection, job)).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = (|| {
-                let transaction = connection.transaction()?;
-                let value = job(&transaction)?;
-                transaction.commit()?;
-                Ok(value)
-            })();
-            let _ = reply.send(result);
+            let _ = reply.send(job(connection));
         });
         self.jobs.try_send(job).map_err(|_| StoreError::Unavailable)?;
         answer.await.map_err(|_| StoreError::Unavailable)?
@@ -153,61 +183,6 @@ impl Store {
         .await
     }
 
-    /// Appends an entry of the record.
-    pub async fn record(&self, record: Record) -> Result<(), StoreError> {
-        self.transact(move |t| {
-            t.execute(
-                "INSERT INTO record (account, road, door, call, reqsn, asked_ms, sent_ms, ended_ms, outcome, status, snapshot)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-                rusqlite::params![
-                    record.account,
-                    record.road,
-                    record.door,
-                    record.call,
-                    record.reqsn,
-                    record.asked_ms,
-                    record.sent_ms,
-                    record.ended_ms,
-                    record.outcome,
-                    record.status,
-                    record.snapshot
-                ],
-            )?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Entries of the record below an id, newest first; of one door if given.
-    pub async fn records(&self, before: i64, limit: u32, door: Option<String>) -> Result<Vec<Record>, StoreError> {
-        self.transact(move |t| {
-            let mut query = t.prepare(
-                "SELECT r.id, account, road, r.door, r.call, reqsn, asked_ms, sent_ms, ended_ms, outcome, status, s.id, s.sha256
-                 FROM record r LEFT JOIN snapshot s ON s.id = r.snapshot
-                 WHERE r.id < ?1 AND (?2 IS NULL OR r.door = ?2) ORDER BY r.id DESC LIMIT ?3",
-            )?;
-            let read = |row: &Row<'_>| {
-                Ok(Record {
-                    id: row.get(0)?,
-                    account: row.get(1)?,
-                    road: row.get(2)?,
-                    door: row.get(3)?,
-                    call: row.get(4)?,
-                    reqsn: row.get(5)?,
-                    asked_ms: row.get(6)?,
-                    sent_ms: row.get(7)?,
-                    ended_ms: row.get(8)?,
-                    outcome: row.get(9)?,
-                    status: row.get(10)?,
-                    snapshot: row.get(11)?,
-                    snapshot_sha256: row.get(12)?,
-                })
-            };
-            Ok(query.query_map((before, door, limit), read)?.collect::<Result<_, _>>()?)
-        })
-        .await
-    }
-
     pub async fn group(&self, id: String) -> Result<Option<Group>, StoreError> {
         self.transact(move |t| Ok(read_group(t, &id)?)).await
     }
@@ -224,6 +199,24 @@ impl Store {
         })
         .await
     }
+}
+
+fn committed<T>(
+    connection: &mut Connection,
+    job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let transaction = connection.transaction()?;
+    let value = job(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
+}
+
+/// Waits for the disk; other commits outlive the process, but perhaps not the power (`synchronous`, see [`schema`]).
+fn durably<T>(connection: &mut Connection, job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let result = committed(connection, job);
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    result
 }
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {

@@ -52,7 +52,33 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX snapshot_age ON snapshot (taken_ms) WHERE file IS NOT NULL;
      ALTER TABLE record ADD COLUMN snapshot TEXT;
      CREATE INDEX record_snapshot ON record (snapshot) WHERE snapshot IS NOT NULL;",
+    // 5: the record as a chain (D-29). `entry` is what counts; `record`, `watched` and `snapshot` follow from it, see [`super::chain`].
+    // What is there becomes its beginning when the store is opened.
+    "CREATE TABLE entry (
+        id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, content TEXT NOT NULL, hash BLOB NOT NULL
+     ) STRICT;
+     CREATE TABLE mark (
+        name TEXT PRIMARY KEY, id INTEGER NOT NULL, hash BLOB NOT NULL, at_ms INTEGER NOT NULL, mac BLOB NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE watched (
+        id INTEGER PRIMARY KEY, account TEXT NOT NULL, door TEXT NOT NULL, room TEXT NOT NULL, call TEXT NOT NULL,
+        from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL, talked INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX watched_call ON watched (call);
+     CREATE INDEX watched_account ON watched (account, id);
+     ALTER TABLE record ADD COLUMN room TEXT NOT NULL DEFAULT '';
+     ALTER TABLE record ADD COLUMN reason TEXT;
+     ALTER TABLE record ADD COLUMN late_outcome TEXT;
+     ALTER TABLE record ADD COLUMN late_status INTEGER;
+     ALTER TABLE record ADD COLUMN late_ms INTEGER;
+     CREATE INDEX record_account ON record (account, id);
+     CREATE INDEX record_room ON record (room, id);
+     CREATE INDEX record_sent ON record (door, sent_ms);
+     CREATE INDEX record_open ON record (asked_ms) WHERE outcome = 'asked';",
 ];
+
+/// The version these make.
+pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Brings a database to the present version. An error: it is newer than this program, or broken.
 pub fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
@@ -60,7 +86,7 @@ pub fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > MIGRATIONS.len() as i64 {
+    if version > VERSION {
         return Err(OpenError::Newer { version });
     }
     for (number, script) in (1i64..).zip(MIGRATIONS).filter(|(number, _)| *number > version) {

@@ -1,5 +1,6 @@
-//! Which pictures there are: their facts here, the pictures themselves in files.
+//! Which pictures there are: their facts here and in the chain, the pictures themselves in files.
 
+use super::chain::{Content, Writer};
 use super::*;
 use crate::pictures::Snapshot;
 
@@ -8,8 +9,9 @@ const COLUMNS: &str = "id, call, door, why, preset, taken_ms, width, height, byt
 impl Store {
     /// A picture whose file is there.
     pub async fn add_snapshot(&self, new: Snapshot) -> Result<(), StoreError> {
-        self.transact(move |t| {
-            t.execute(
+        self.chained(move |writer| {
+            writer.add(&content(&new))?;
+            writer.t.execute(
                 &format!("INSERT INTO snapshot ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"),
                 rusqlite::params![
                     new.id,
@@ -78,20 +80,44 @@ impl Store {
     }
 
     /// Their files are gone. What an entry of the record names keeps its hash.
-    pub async fn forget_snapshots(&self, ids: Vec<String>) -> Result<(), StoreError> {
-        self.transact(move |t| {
-            let mut erase =
-                t.prepare("DELETE FROM snapshot WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM record WHERE snapshot = ?1)")?;
-            let mut empty = t.prepare("UPDATE snapshot SET file = NULL WHERE id = ?1")?;
-            for id in ids {
-                if erase.execute([&id])? == 0 {
-                    empty.execute([&id])?;
+    pub async fn forget_snapshots(&self, ids: Vec<String>, why: &'static str) -> Result<(), StoreError> {
+        self.chained(move |writer| {
+            let mut erase = writer
+                .t
+                .prepare("DELETE FROM snapshot WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM record WHERE snapshot = ?1)")?;
+            let mut empty = writer.t.prepare("UPDATE snapshot SET file = NULL WHERE id = ?1")?;
+            for id in &ids {
+                if erase.execute([id])? == 0 {
+                    empty.execute([id])?;
                 }
             }
-            Ok(())
+            writer.add(&Content::Deleted { pictures: ids, why: why.to_owned() })
         })
         .await
     }
+}
+
+/// [`Store::forget_snapshots`]: somebody wished it, or they were too old or too many.
+pub const ON_REQUEST: &str = "request";
+pub const BY_RETENTION: &str = "retention";
+
+/// Those an older version has left.
+pub(super) fn import(writer: &mut Writer<'_>) -> Result<(), StoreError> {
+    let snapshots = all(writer.t)?;
+    for snapshot in &snapshots {
+        writer.add(&content(snapshot))?;
+    }
+    let gone: Vec<String> = snapshots.into_iter().filter(|s| s.file.is_none()).map(|s| s.id).collect();
+    if gone.is_empty() { Ok(()) } else { writer.add(&Content::Deleted { pictures: gone, why: BY_RETENTION.to_owned() }) }
+}
+
+pub(super) fn all(c: &Connection) -> rusqlite::Result<Vec<Snapshot>> {
+    c.prepare(&format!("SELECT {COLUMNS} FROM snapshot ORDER BY rowid"))?.query_map([], read_snapshot)?.collect()
+}
+
+pub(super) fn content(new: &Snapshot) -> Content {
+    let Snapshot { id, call, door, why, preset, taken_at_ms, width, height, bytes, sha256, .. } = new.clone();
+    Content::Picture { picture: id, call, door, why, preset, taken_ms: taken_at_ms, width, height, bytes, sha256 }
 }
 
 fn read_snapshot(row: &Row<'_>) -> rusqlite::Result<Snapshot> {

@@ -17,7 +17,7 @@ use crate::control::{Answer, BanView, Numbers, Order};
 use crate::directory::{Applied, Directory};
 use crate::live::{CallId, Kept, Registration};
 use crate::model::{DirectoryChange, Number};
-use crate::turn::{CallTimer, Effect, Publication, Settings, Turn};
+use crate::turn::{CallTimer, Effect, Publication, Settings, Turn, unix_ms};
 use crate::unlock::Lock;
 use bytes::Bytes;
 use limits::{Guard, Sender};
@@ -403,12 +403,7 @@ impl Switchboard {
     }
 
     fn unix_ms(&self, at: Instant) -> i64 {
-        let ms = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2);
-        match at.checked_duration_since(self.epoch.0) {
-            Some(since) => self.epoch.1 + ms(since),
-            // A binding restored from before the start.
-            None => self.epoch.1 - ms(self.epoch.0 - at),
-        }
+        unix_ms(self.epoch, at)
     }
 
     /// Handles what the endpoint heard until it has nothing more to say. Datagrams leave in the order they were made.
@@ -505,6 +500,7 @@ impl Switchboard {
         Turn {
             now,
             unix_ms: self.unix_ms(now),
+            epoch: self.epoch,
             endpoint: &mut self.endpoint,
             sip: &mut self.sip,
             effects,

@@ -15,7 +15,7 @@ use intercom_api::control::Order;
 use intercom_api::directory::Directory;
 use intercom_api::live::{CallId, CallView};
 use intercom_api::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
-use intercom_api::record::Record;
+use intercom_api::record::{Record, Watched};
 use intercom_api::switchboard::{Parts, Switchboard};
 use intercom_api::turn::{Effect, Publication, Settings};
 use media::command::{Command, LegId, PairId, SessionId, WorkerId};
@@ -41,7 +41,9 @@ pub struct World {
     /// The read model.
     pub calls: BTreeMap<CallId, CallView>,
     pub registered: BTreeMap<String, String>,
+    pub asked: Vec<Record>,
     pub records: Vec<Record>,
+    pub watched: Vec<Watched>,
     /// SIP messages and media commands as they happened.
     pub ladder: Vec<String>,
     /// Messages still to lose: to whom, what their first line holds, how many.
@@ -103,7 +105,9 @@ impl World {
             devices: BTreeMap::new(),
             calls: BTreeMap::new(),
             registered: BTreeMap::new(),
+            asked: Vec::new(),
             records: Vec::new(),
+            watched: Vec::new(),
             ladder: Vec::new(),
             losses: Vec::new(),
             wrongs: Vec::new(),
@@ -267,6 +271,8 @@ impl World {
                 Effect::Publish(Publication::Unregistered { account, .. }) => {
                     self.registered.remove(&*account);
                 }
+                Effect::Publish(Publication::Asked(record)) => self.asked.push(*record),
+                Effect::Publish(Publication::Watched(watched)) => self.watched.push(*watched),
                 Effect::Publish(Publication::Keep { .. } | Publication::Picture(_)) => {}
             }
         }
