@@ -66,6 +66,8 @@ pub struct Driver {
     pub keeper: Arc<Keeper>,
     /// Where entries of the record go to be written.
     pub records: mpsc::UnboundedSender<Entry>,
+    /// What of it is on the disk, by the numbers of those who await it.
+    pub committed: mpsc::UnboundedReceiver<Vec<u64>>,
     /// Where key frames go to become pictures.
     pub pictures: Arc<Pictures>,
     /// Where calls that ended badly are written down.
@@ -81,7 +83,7 @@ impl Driver {
     }
 
     async fn turns(self) -> io::Result<()> {
-        let Driver { mut switchboard, udp, mut connections, counts, mut orders, mut media_events, .. } = self;
+        let Driver { mut switchboard, udp, mut connections, counts, mut orders, mut media_events, mut committed, .. } = self;
         let Driver { send_media, live, keeper, records, pictures, flights, mut drain, .. } = self;
         let (mut batch, mut next, mut pace) = (Batch::default(), 0, Pace::new(Instant::now()));
         let udp = udp.into_iter().map(Bound::open).collect::<io::Result<_>>()?;
@@ -114,6 +116,10 @@ impl Driver {
                 Some(event) = media_events.recv() => {
                     now = Instant::now();
                     switchboard.media(now, event, &mut shell.effects);
+                }
+                Some(numbers) = committed.recv() => {
+                    now = Instant::now();
+                    switchboard.committed(now, &numbers, &mut shell.effects);
                 }
                 Some((order, reply)) = orders.recv() => {
                     now = Instant::now();

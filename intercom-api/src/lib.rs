@@ -7,6 +7,7 @@ pub mod demo;
 pub mod directory;
 pub mod driver;
 pub mod flight;
+pub mod held;
 pub mod http;
 pub mod keeper;
 mod keyfile;

@@ -43,6 +43,9 @@ pub struct Record {
     pub snapshot: Option<String>,
     /// SHA-256 of that picture in hex; it stays when the picture is deleted.
     pub snapshot_sha256: Option<String>,
+    /// Who waits until this is written: a number of [`Held`](crate::held::Held).
+    #[serde(skip)]
+    pub awaited: Option<u64>,
     /// Who saw the visitor in this call; a phone that still does comes when it is done. Given by the store.
     pub watched: Vec<Watched>,
 }
@@ -79,6 +82,16 @@ pub enum Entry {
     /// How it ended. One that nobody announced (a refusal: nothing leaves) is written whole.
     Ended(Box<Record>),
     Watched(Box<Watched>),
+}
+
+impl Entry {
+    /// Who waits until it is written.
+    pub fn awaited(&self) -> Option<u64> {
+        match self {
+            Entry::Ended(record) => record.awaited,
+            Entry::Asked(_) | Entry::Watched(_) => None,
+        }
+    }
 }
 
 /// Which entries a reader wants: those that match everything given, newest first.

@@ -105,7 +105,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         epoch,
     };
     let (records, unwritten) = mpsc::unbounded_channel::<Entry>();
-    let recording = tokio::spawn(write_records(store.clone(), unwritten));
+    let (acknowledge, committed) = mpsc::unbounded_channel();
+    let recording = tokio::spawn(write_records(store.clone(), unwritten, acknowledge));
     // Whatever lies where we were started from now: the helper is this program, not the next version of it.
     let (pictures, studio) = Pictures::new(album(config), store.clone(), "/proc/self/exe".into());
     let (stop_pictures, pictures_stopped) = oneshot::channel();
@@ -148,6 +149,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         live: live.clone(),
         keeper,
         records,
+        committed,
         pictures: pictures.clone(),
         flights: config.top.data_dir.join("flights"),
         drain: drained,
@@ -211,12 +213,17 @@ pub fn album(config: &Config) -> Album {
 
 /// Writes what signalling says into the record until it has no more to say. What came while the disk was busy is written with
 /// the next commit, all of it.
-async fn write_records(store: Store, mut entries: mpsc::UnboundedReceiver<Entry>) {
+async fn write_records(store: Store, mut entries: mpsc::UnboundedReceiver<Entry>, acknowledge: mpsc::UnboundedSender<Vec<u64>>) {
     let mut some = Vec::new();
     while entries.recv_many(&mut some, 256).await > 0 {
-        let lost = some.len();
-        if let Err(error) = store.append(std::mem::take(&mut some)).await {
-            tracing::error!(%error, lost, "entries of the record are lost");
+        let count = some.len();
+        let awaited: Vec<u64> = some.iter().filter_map(Entry::awaited).collect();
+        match store.append(std::mem::take(&mut some)).await {
+            // Who waits for what is lost waits in vain, and is told all the same.
+            Err(error) => tracing::error!(%error, count, "entries of the record are lost"),
+            // The SIP thread is gone: nobody waits.
+            Ok(()) if !awaited.is_empty() => drop(acknowledge.send(awaited)),
+            Ok(()) => {}
         }
     }
 }

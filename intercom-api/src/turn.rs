@@ -1,5 +1,6 @@
 //! One turn of the Switchboard: what a call may touch while it reacts, and the [`Effect`]s that leave.
 
+use crate::held::Held;
 use crate::live::{CallView, Kept, Registration};
 use crate::model::Number;
 use crate::pictures::job::Job;
@@ -138,6 +139,8 @@ pub struct Turn<'a> {
     pub sessions: &'a mut HashMap<LegId, SessionId>,
     /// How each door gave key frames when it was last asked.
     pub key_frames_by: &'a mut BTreeMap<Number, Way>,
+    /// Results that wait for the disk.
+    pub held: &'a mut Held,
     /// One lock per door account.
     pub locks: &'a mut BTreeMap<Number, Lock>,
     /// The leg of each account that we ended last, and when: its phone may not know yet.

@@ -2,6 +2,7 @@
 
 use super::digits::{self, Key, Road};
 use super::{Call, State};
+use crate::held::Told;
 use crate::model::Number;
 use crate::record::{ASKED, LATE, Record};
 use crate::turn::{CallTimer, Publication, Turn};
@@ -188,7 +189,8 @@ impl Call {
                 Act::Late { reqsn, outcome, pulsed } => {
                     self.step(turn, "door", "server", "unlock result (late)");
                     let outcome_name = format!("{LATE}{}", outcome.name());
-                    self.write(turn, "", reqsn, pulsed, Some(pulsed), None, outcome_name, outcome.status());
+                    let record = self.record(turn, "", reqsn, pulsed, Some(pulsed), None, outcome_name, outcome.status());
+                    turn.publish(Publication::Record(Box::new(record)));
                 }
             }
         }
@@ -212,15 +214,35 @@ impl Call {
         [send(), send()].into_iter().flatten().collect()
     }
 
-    /// Exactly one result per asker, and its entry in the record.
+    /// Exactly one result per asker, and its entry in the record. The good news waits for that, a moment (D-29).
     fn tell(&mut self, turn: &mut Turn<'_>, asker: Asker, outcome: Outcome, pulsed: Option<Instant>) {
-        let Channel::Info { leg, reqsn } = asker.channel;
-        let status = outcome.status();
+        let Channel::Info { reqsn, .. } = asker.channel;
+        let (status, name) = (outcome.status(), outcome.name().to_owned());
+        let record = self.record(turn, asker.account.as_str(), reqsn, asker.at, pulsed, asker.picture.clone(), name, status);
+        let told = Told { door: self.ring.caller.clone(), asker, outcome };
+        let awaited = if status == 200 {
+            Some(turn.held.hold(turn.now, told))
+        } else {
+            self.deliver(turn, &told);
+            None
+        };
+        turn.publish(Publication::Record(Box::new(Record { awaited, ..record })));
+    }
+
+    pub fn deliver(&mut self, turn: &mut Turn<'_>, told: &Told) {
+        let Channel::Info { leg, reqsn } = told.asker.channel;
+        let status = told.outcome.status();
         let body = json!({"res": "unlock", "reqsn": reqsn, "status": status}).to_string();
         self.send_pair(turn, leg, &body);
-        self.step(turn, "server", asker.account.as_str(), &format!("INFO unlock result {status} (pair)"));
-        let (account, outcome) = (asker.account.as_str(), outcome.name().to_owned());
-        self.write(turn, account, reqsn, asker.at, pulsed, asker.picture, outcome, status);
+        self.step(turn, "server", told.asker.account.as_str(), &format!("INFO unlock result {status} (pair)"));
+    }
+
+    /// Whoever still waits for the disk is told before his leg goes.
+    pub(super) fn deliver_all(&mut self, turn: &mut Turn<'_>) {
+        let ours = |told: &Told| matches!(&told.asker.channel, Channel::Info { leg, .. } if self.members.contains_key(leg));
+        for told in turn.held.take(ours) {
+            self.deliver(turn, &told);
+        }
     }
 
     /// The wish goes to be written before its pulse leaves; nothing waits for the disk (D-29).
@@ -229,22 +251,6 @@ impl Call {
         let account = asker.account.as_str();
         let record = self.record(turn, account, reqsn, asker.at, None, asker.picture.clone(), ASKED.to_owned(), 0);
         turn.publish(Publication::Asked(Box::new(record)));
-    }
-
-    #[allow(clippy::too_many_arguments)] // the columns of the record
-    fn write(
-        &self,
-        turn: &mut Turn<'_>,
-        account: &str,
-        reqsn: u16,
-        asked: Instant,
-        pulsed: Option<Instant>,
-        snapshot: Option<String>,
-        outcome: String,
-        status: u16,
-    ) {
-        let record = self.record(turn, account, reqsn, asked, pulsed, snapshot, outcome, status);
-        turn.publish(Publication::Record(Box::new(record)));
     }
 
     #[allow(clippy::too_many_arguments)] // the columns of the record

@@ -81,6 +81,7 @@ impl Call {
             return;
         }
         self.door_gone(turn);
+        self.deliver_all(turn);
         let was_ringing = self.state == State::Ringing;
         self.state = State::Ended;
         self.end_reason = Some(reason.to_owned());

@@ -246,6 +246,7 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         late: late.transpose()?,
         snapshot: row.get(16)?,
         snapshot_sha256: row.get(17)?,
+        awaited: None,
         watched: Vec::new(),
     })
 }

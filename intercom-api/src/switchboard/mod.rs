@@ -15,10 +15,11 @@ mod route;
 use crate::call::Call;
 use crate::control::{Answer, BanView, Numbers, Order};
 use crate::directory::{Applied, Directory};
+use crate::held::{Held, Told};
 use crate::live::{CallId, Kept, Registration};
 use crate::model::{DirectoryChange, Number};
 use crate::turn::{CallTimer, Effect, Publication, Settings, Turn, unix_ms};
-use crate::unlock::Lock;
+use crate::unlock::{Channel, Lock};
 use bytes::Bytes;
 use limits::{Guard, Sender};
 use media::asking::Way;
@@ -95,6 +96,7 @@ pub struct Switchboard {
     /// MESSAGEs on their way: our request, and whose answer waits for it.
     relays: HashMap<TxId, TxId>,
     key_frames_by: BTreeMap<Number, Way>,
+    held: Held,
     locks: BTreeMap<Number, Lock>,
     timers: Timers<(SessionId, CallTimer)>,
     next_session: u64,
@@ -136,6 +138,7 @@ impl Switchboard {
             ending: HashMap::new(),
             relays: HashMap::new(),
             key_frames_by: BTreeMap::new(),
+            held: Held::default(),
             locks: BTreeMap::new(),
             timers: Timers::default(),
             next_session: 0,
@@ -202,6 +205,10 @@ impl Switchboard {
                 CallTimer::Ring | CallTimer::Absent | CallTimer::Progress | CallTimer::Talk | CallTimer::Unlock => {}
             }
         }
+        while let Some(told) = self.held.due(now) {
+            self.count("unlock_told_before_written");
+            self.deliver(now, told, out);
+        }
         while let Some(change) = self.location.expired(now) {
             self.change_location(now, change, out);
         }
@@ -213,10 +220,26 @@ impl Switchboard {
 
     /// When [`Switchboard::timeout`] wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.endpoint.next_deadline(), self.timers.next(), self.location.next_deadline(), self.pings.next_deadline()]
+        let (held, pings) = (self.held.next_deadline(), self.pings.next_deadline());
+        [self.endpoint.next_deadline(), self.timers.next(), self.location.next_deadline(), pings, held]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Entries of the record that somebody awaits are on the disk ([`Held`]).
+    pub fn committed(&mut self, now: Instant, numbers: &[u64], out: &mut Vec<Effect>) {
+        for number in numbers {
+            if let Some(told) = self.held.committed(*number) {
+                self.deliver(now, told, out);
+            }
+        }
+        self.pump(now, out);
+    }
+
+    fn deliver(&mut self, now: Instant, told: Told, out: &mut Vec<Effect>) {
+        let Channel::Info { leg, .. } = told.asker.channel;
+        self.with_leg(now, leg, out, |call, turn| call.deliver(turn, &told));
     }
 
     /// An order of the HTTP side.
@@ -508,6 +531,7 @@ impl Switchboard {
             timers: &mut self.timers,
             sessions: &mut self.sessions,
             key_frames_by: &mut self.key_frames_by,
+            held: &mut self.held,
             locks: &mut self.locks,
             ending: &mut self.ending,
             settings: &self.settings,

@@ -43,6 +43,9 @@ pub struct World {
     pub registered: BTreeMap<String, String>,
     pub asked: Vec<Record>,
     pub records: Vec<Record>,
+    /// Entries that somebody waits for: they are on the disk at once, or never.
+    awaited: Vec<u64>,
+    pub sick_disk: bool,
     pub watched: Vec<Watched>,
     /// SIP messages and media commands as they happened.
     pub ladder: Vec<String>,
@@ -107,6 +110,8 @@ impl World {
             registered: BTreeMap::new(),
             asked: Vec::new(),
             records: Vec::new(),
+            awaited: Vec::new(),
+            sick_disk: false,
             watched: Vec::new(),
             ladder: Vec::new(),
             losses: Vec::new(),
@@ -267,7 +272,10 @@ impl World {
                     self.registered.insert(binding.account.to_string(), binding.contact_uri.to_string());
                 }
                 Effect::Publish(Publication::RingsTooOften { door }) => self.note(format!("{door} rings too often")),
-                Effect::Publish(Publication::Record(record)) => self.records.push(*record),
+                Effect::Publish(Publication::Record(record)) => {
+                    self.awaited.extend(record.awaited);
+                    self.records.push(*record);
+                }
                 Effect::Publish(Publication::Unregistered { account, .. }) => {
                     self.registered.remove(&*account);
                 }
@@ -275,6 +283,12 @@ impl World {
                 Effect::Publish(Publication::Watched(watched)) => self.watched.push(*watched),
                 Effect::Publish(Publication::Keep { .. } | Publication::Picture(_)) => {}
             }
+        }
+        let awaited = std::mem::take(&mut self.awaited);
+        if !awaited.is_empty() && !self.sick_disk {
+            let mut effects = Vec::new();
+            self.board.committed(self.now, &awaited, &mut effects);
+            self.perform(effects);
         }
     }
 
