@@ -202,7 +202,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("ring", "tone", "what the visitor hears while it rings: ringback or none"),
     ("talk", "limit_s", "longest talk in seconds (10-3600)"),
     ("unlock", "while_ringing", "a phone of the room may open the door before anybody answers"),
-    ("records", "keep_days", "pictures of visitors are kept so many days"),
+    ("records", "keep_days", "entries of the record and pictures of visitors are kept so many days"),
     ("records", "snapshots_mb", "and at most so many megabytes of them, the newest"),
 ];
 

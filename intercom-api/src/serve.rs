@@ -35,6 +35,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+/// When entries of the record are tried once more, and at last given up.
+const WRITE_AGAIN: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
+
 /// Runs the server until SIGTERM or SIGINT has drained it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     // TLS, HTTP and the like; signalling has a thread of its own.
@@ -218,7 +221,16 @@ async fn write_records(store: Store, mut entries: mpsc::UnboundedReceiver<Entry>
     while entries.recv_many(&mut some, 256).await > 0 {
         let count = some.len();
         let awaited: Vec<u64> = some.iter().filter_map(Entry::awaited).collect();
-        match store.append(std::mem::take(&mut some)).await {
+        let mut written = store.append(some.clone()).await;
+        // The store may have had too much to do, or the disk.
+        for pause in WRITE_AGAIN {
+            if written.is_err() {
+                tokio::time::sleep(pause).await;
+                written = store.append(some.clone()).await;
+            }
+        }
+        some.clear();
+        match written {
             // Who waits for what is lost waits in vain, and is told all the same.
             Err(error) => tracing::error!(%error, count, "entries of the record are lost"),
             // The SIP thread is gone: nobody waits.

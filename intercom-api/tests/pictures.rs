@@ -186,6 +186,10 @@ async fn a_ring_and_an_unlock_have_their_picture_and_the_record_names_it() {
     assert!(!file.exists());
     let after = scene.server.api("GET", "/v1/records", None)[0].clone();
     assert_eq!(after, record, "the entry keeps the hash");
+    let mut check = Command::new(env!("CARGO_BIN_EXE_doorline"));
+    let check = check.args(["verify-records", "--data-dir"]).arg(scene.server.data()).output().unwrap();
+    let (found, complaints) = (String::from_utf8_lossy(&check.stdout), String::from_utf8_lossy(&check.stderr));
+    assert!(check.status.success() && found.starts_with("1 records, ") && complaints.is_empty(), "{found}{complaints}");
     assert_eq!(scene.get("/v1/records/99/snapshot").0, 404);
     assert_eq!(scene.get("/v1/records/..%2f..%2fnonce.key/snapshot").0, 400);
     drop((scene.door, scene.phone));
