@@ -85,7 +85,8 @@ impl House {
     /// The door's answer to the last one that ended, later than everybody would wait.
     async fn late(&mut self) {
         let Some(last) = self.ended.last() else { return };
-        let report = Record { account: String::new(), outcome: "late opened".into(), status: 200, ..last.clone() };
+        let (account, outcome) = (String::new(), "late opened".into());
+        let report = Record { account, outcome, status: 200, snapshot: None, ..last.clone() };
         self.append(Entry::Ended(Box::new(report))).await;
     }
 

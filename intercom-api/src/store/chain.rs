@@ -180,7 +180,14 @@ impl<'t> Writer<'t> {
         let mut last = None;
         for (id, _, content, hash) in oldest.iter().take_while(|(_, at_ms, ..)| *at_ms < horizon_ms) {
             match serde_json::from_str(content) {
-                Ok(Content::Asked { record, .. }) => t.execute("DELETE FROM record WHERE id = ?1", [record])?,
+                Ok(Content::Asked { record, picture, .. }) => {
+                    t.execute("DELETE FROM record WHERE id = ?1", [record])?;
+                    // A deleted picture was kept in mind only for whoever names it.
+                    t.execute(
+                        "DELETE FROM snapshot WHERE id = ?1 AND file IS NULL AND NOT EXISTS (SELECT 1 FROM record WHERE snapshot = ?1)",
+                        [picture],
+                    )?
+                }
                 Ok(Content::Watched { .. }) => t.execute("DELETE FROM watched WHERE id = ?1", [id])?,
                 Ok(Content::Picture { picture, .. }) => t.execute("DELETE FROM snapshot WHERE id = ?1", [picture])?,
                 _ => 0,

@@ -231,7 +231,11 @@ impl Told {
             let file = snapshot.and_then(|snapshot| snapshot.file.as_ref().map(|file| (file, &snapshot.sha256)));
             match (file, deleted) {
                 // The facts of one that a record names outlive it.
-                (None, Some(deleted)) if snapshot.is_some() || named.get(picture).is_none_or(|record| record > deleted) => {}
+                (None, Some(_)) if snapshot.is_some() && named.contains_key(picture) => {}
+                (None, Some(deleted)) if snapshot.is_none() && named.get(picture).is_none_or(|record| record > deleted) => {}
+                (None, Some(_)) if snapshot.is_some() => {
+                    return Err(at(*entry, format!("its picture {picture} was deleted, nothing names it, and it is shown")));
+                }
                 (None, _) => return Err(at(*entry, format!("its picture {picture} is not in the table `snapshot`"))),
                 (Some(_), Some(_)) => return Err(at(*entry, format!("its picture {picture} was deleted and is shown"))),
                 (Some((file, sha256)), None) => match album.read(file) {
