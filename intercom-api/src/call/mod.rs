@@ -138,7 +138,8 @@ pub struct Call {
     /// A door that acknowledges its 183 has our description with the first one.
     described: bool,
     standings: BTreeMap<Number, Standing>,
-    members: BTreeMap<LegId, Member>,
+    /// In boxes: a node of the map has room for eleven, and a room rarely has.
+    members: BTreeMap<LegId, Box<Member>>,
     /// The pair that is or was on its way to the door: its number and transactions.
     pulse: Option<(u16, Vec<TxId>)>,
     /// Our last INFO that asks the door for a key frame.
@@ -353,7 +354,7 @@ impl Call {
             return;
         };
         turn.sessions.insert(leg, self.ring.session);
-        self.members.insert(leg, member);
+        self.members.insert(leg, Box::new(member));
         self.standings.insert(account.clone(), Standing::Ringing);
         self.step(turn, "server", account.as_str(), "INVITE");
         self.publish(turn);
