@@ -12,6 +12,7 @@ pub mod keeper;
 pub mod live;
 pub mod model;
 pub mod pictures;
+pub mod profile;
 pub mod record;
 pub mod room;
 pub mod serve;

@@ -79,7 +79,8 @@ impl Call {
         if self.state == State::Ended {
             return;
         }
-        self.door_gone(turn);
+        turn.door_gone(&self.ring.caller, self.door_leg);
+        self.hear_notes(turn);
         let was_ringing = self.state == State::Ringing;
         self.state = State::Ended;
         self.end_reason = Some(reason.to_owned());
@@ -99,9 +100,7 @@ impl Call {
         self.door_ports.release(turn);
         let session = self.ring.session;
         turn.media(self.worker, Command::Close { session });
-        for timer in
-            [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk, CallTimer::Retry, CallTimer::Unlock]
-        {
+        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk, CallTimer::Retry] {
             turn.set_timer(session, timer, None);
         }
         turn.set_timer(session, CallTimer::Linger, Some(LINGER));

@@ -4,7 +4,7 @@ use super::Ring;
 use super::plan::{self, LegPorts};
 use crate::model::Number;
 use crate::turn::Turn;
-use crate::unlock::Twins;
+use crate::unlock::twins::Twins;
 use bytes::Bytes;
 use media::command::{LegPlan, StreamReport, WorkerId};
 use sip_core::endpoint::{Headers, Invite, LegId};

@@ -29,7 +29,7 @@ impl Problem {
         Problem { status, error: error.into() }
     }
 
-    fn bad(error: impl Into<String>) -> Problem {
+    pub(super) fn bad(error: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, error)
     }
 }
@@ -80,7 +80,11 @@ pub struct Page {
 }
 
 impl Page {
-    fn limit(&self) -> u32 {
+    pub(super) fn after(&self) -> String {
+        self.after.clone()
+    }
+
+    pub(super) fn limit(&self) -> u32 {
         self.limit.unwrap_or(100).clamp(1, 1000)
     }
 }
@@ -104,7 +108,7 @@ fn checked_name(name: &Option<String>) -> Result<(), Problem> {
     if fits { Ok(()) } else { Err(Problem::bad("name has at most 64 printable characters")) }
 }
 
-async fn commit(state: &ApiState, changes: Vec<DirectoryChange>) -> Result<(), Problem> {
+pub(super) async fn commit(state: &ApiState, changes: Vec<DirectoryChange>) -> Result<(), Problem> {
     state.apply(changes).await.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }
 

@@ -108,13 +108,22 @@ pub struct Agent {
     /// The description of our re-INVITE, and whether it has been sent with credentials.
     reoffer: Option<(Bytes, bool)>,
     /// The MESSAGE under way: to whom, what, its CSeq.
-    message: Option<(String, String, u32)>,
+    message: Option<Letter>,
     message_tried: bool,
     message_call_id: String,
     /// INFOs under way, to be sent again with credentials: after a new connection the server asks who we are (D-13).
     infos: Vec<(TxId, String, Bytes)>,
     /// How requests in the call are answered: 200, or what a device that does not know them says.
     pub info_code: u16,
+}
+
+/// The last MESSAGE: it goes once more with credentials.
+#[derive(Debug)]
+struct Letter {
+    to: String,
+    content_type: &'static str,
+    text: String,
+    cseq: u32,
 }
 
 impl Agent {
@@ -292,16 +301,16 @@ impl Agent {
     }
 
     /// Sends a text to another account.
-    pub fn message(&mut self, now: Instant, to: &str, text: &str, out: &mut AgentOut) {
-        let cseq = self.message.as_ref().map_or(1, |(.., cseq)| cseq + 1);
-        self.message = Some((to.to_owned(), text.to_owned(), cseq));
+    pub fn message(&mut self, now: Instant, to: &str, content_type: &'static str, text: &str, out: &mut AgentOut) {
+        let cseq = self.message.as_ref().map_or(1, |message| message.cseq + 1);
+        self.message = Some(Letter { to: to.to_owned(), content_type, text: text.to_owned(), cseq });
         self.message_tried = false;
         self.send_message(now, Headers::new());
         self.pump(now, out);
     }
 
     fn send_message(&mut self, now: Instant, headers: Headers) {
-        let Some((to, text, cseq)) = &self.message else { return };
+        let Some(Letter { to, content_type, text, cseq }) = &self.message else { return };
         let uri = format!("sip:{to}@{}", self.config.domain);
         let lone = Lone {
             flow: self.config.flow,
@@ -313,7 +322,7 @@ impl Agent {
             call_id: &self.message_call_id,
             cseq: *cseq,
             headers,
-            body: Some(("text/plain", text.as_bytes())),
+            body: Some((content_type, text.as_bytes())),
         };
         self.endpoint.send(now, lone, &mut self.sip);
     }
@@ -458,8 +467,8 @@ impl Agent {
         let challenge = response.and_then(|r| r.header(Name::ProxyAuthenticate)).filter(|_| code == 407 && !self.message_tried);
         let Some(challenge) = challenge else { return out.events.push(AgentEvent::Delivered { code }) };
         self.message_tried = true;
-        if let Some((.., cseq)) = &mut self.message {
-            *cseq += 1;
+        if let Some(letter) = &mut self.message {
+            letter.cseq += 1;
         }
         let answer = self.credentials(challenge, "MESSAGE", &format!("sip:{}", self.config.domain));
         self.send_message(now, vec![("Proxy-Authorization", answer)]);

@@ -3,15 +3,18 @@
 
 #![allow(clippy::disallowed_methods)] // a shell: owns a thread and a file
 
+mod access;
 mod bindings;
 mod schema;
 mod snapshots;
 mod write;
 
+pub use access::{AccessPatch, way_name, way_named};
 pub use write::NewAccount;
 
 use crate::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
 use crate::record::Record;
+use crate::unlock::hours::Hours;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use std::path::Path;
 use std::sync::mpsc;
@@ -118,6 +121,7 @@ impl Store {
                 let (iot_id, room, group) = room?;
                 changes.push(DirectoryChange::PutRoom { iot_id, room, group: Number::new(&group) });
             }
+            changes.extend(access::load_access(t)?);
             Ok(changes)
         })
         .await

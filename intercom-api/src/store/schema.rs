@@ -52,6 +52,11 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX snapshot_age ON snapshot (taken_ms) WHERE file IS NOT NULL;
      ALTER TABLE record ADD COLUMN snapshot TEXT;
      CREATE INDEX record_snapshot ON record (snapshot) WHERE snapshot IS NOT NULL;",
+    // Limits of opening, of accounts and doors, and how a door is told (D-23, D-26). A row only where something is set.
+    "CREATE TABLE access (
+        number TEXT PRIMARY KEY REFERENCES account (number) ON DELETE CASCADE, disabled INTEGER NOT NULL, hours TEXT NOT NULL,
+        profile TEXT, keys TEXT, ringback INTEGER, key_frame TEXT
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// Brings a database to the present version. An error: it is newer than this program, or broken.

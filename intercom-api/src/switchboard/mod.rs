@@ -11,6 +11,7 @@ mod register;
 mod relay;
 mod ring;
 mod route;
+mod unlock;
 
 use crate::call::Call;
 use crate::control::{Answer, BanView, Numbers, Order};
@@ -18,7 +19,7 @@ use crate::directory::{Applied, Directory};
 use crate::live::{CallId, Kept, Registration};
 use crate::model::{DirectoryChange, Number};
 use crate::turn::{CallTimer, Effect, Publication, Settings, Turn};
-use crate::unlock::Lock;
+use crate::unlock::gate::{Gate, Note};
 use bytes::Bytes;
 use limits::{Guard, Sender};
 use media::asking::Way;
@@ -95,7 +96,12 @@ pub struct Switchboard {
     /// MESSAGEs on their way: our request, and whose answer waits for it.
     relays: HashMap<TxId, TxId>,
     key_frames_by: BTreeMap<Number, Way>,
-    locks: BTreeMap<Number, Lock>,
+    gates: BTreeMap<Number, Gate>,
+    gate_timers: Timers<Number>,
+    /// Requests outside of dialogs that tell a door to open.
+    orders: HashMap<TxId, Number>,
+    notes: Vec<Note>,
+    next_ticket: u64,
     timers: Timers<(SessionId, CallTimer)>,
     next_session: u64,
     draining: bool,
@@ -136,7 +142,11 @@ impl Switchboard {
             ending: HashMap::new(),
             relays: HashMap::new(),
             key_frames_by: BTreeMap::new(),
-            locks: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            gate_timers: Timers::default(),
+            orders: HashMap::new(),
+            notes: Vec::new(),
+            next_ticket: 0,
             timers: Timers::default(),
             next_session: 0,
             draining: false,
@@ -199,8 +209,11 @@ impl Switchboard {
                     self.calls.remove(&session);
                 }
                 CallTimer::Retry => self.retry(now, session, out),
-                CallTimer::Ring | CallTimer::Absent | CallTimer::Progress | CallTimer::Talk | CallTimer::Unlock => {}
+                CallTimer::Ring | CallTimer::Absent | CallTimer::Progress | CallTimer::Talk => {}
             }
+        }
+        while let Some(door) = self.gate_timers.pop(now) {
+            self.at_gate(now, out, |turn| turn.gate_timeout(&door));
         }
         while let Some(change) = self.location.expired(now) {
             self.change_location(now, change, out);
@@ -213,10 +226,16 @@ impl Switchboard {
 
     /// When [`Switchboard::timeout`] wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.endpoint.next_deadline(), self.timers.next(), self.location.next_deadline(), self.pings.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.endpoint.next_deadline(),
+            self.timers.next(),
+            self.gate_timers.next(),
+            self.location.next_deadline(),
+            self.pings.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// An order of the HTTP side.
@@ -228,6 +247,7 @@ impl Switchboard {
             }
             Order::HangUp(id) => self.hang_up(now, &id, out),
             Order::Picture { call, preset, ticket } => self.picture(now, &call, preset, ticket, out),
+            Order::Unlock { door } => self.unlock_for_owner(now, &door, out),
             Order::Numbers => Answer::Numbers(Box::new(self.numbers(now))),
             Order::Bans => Answer::Bans(self.guard.bans.list(now).map(|ban| self.ban_view(&ban)).collect()),
             Order::Unban { source, account } => {
@@ -364,7 +384,10 @@ impl Switchboard {
         for applied in self.directory.apply(changes) {
             let (account, why) = match applied {
                 Applied::PasswordChanged(account) => (account, Unbound::PasswordChanged),
-                Applied::AccountRemoved(account) => (account, Unbound::AccountRemoved),
+                Applied::AccountRemoved(account) => {
+                    self.remove_gate(now, &account, out);
+                    (account, Unbound::AccountRemoved)
+                }
             };
             self.change_location(now, Change::Unbind { account: account.shared(), why }, out);
         }
@@ -467,6 +490,9 @@ impl Switchboard {
                 self.with_leg(now, leg, out, |call, turn| call.response(turn, tx, response.as_ref()));
             }
             Event::Response { leg: None, tx, response, method: Method::Options } => self.pinged(now, tx, response.is_some(), out),
+            Event::Response { leg: None, tx, response, .. } if self.orders.contains_key(&tx) => {
+                self.order_answered(now, tx, response.as_ref(), out);
+            }
             Event::Response { leg: None, tx, response, .. } => self.relayed(now, tx, response.as_ref()),
         }
     }
@@ -512,7 +538,12 @@ impl Switchboard {
             timers: &mut self.timers,
             sessions: &mut self.sessions,
             key_frames_by: &mut self.key_frames_by,
-            locks: &mut self.locks,
+            directory: &self.directory,
+            location: &self.location,
+            gates: &mut self.gates,
+            gate_timers: &mut self.gate_timers,
+            orders: &mut self.orders,
+            notes: &mut self.notes,
             ending: &mut self.ending,
             settings: &self.settings,
             counters: &mut self.counters,
