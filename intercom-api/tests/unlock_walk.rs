@@ -162,7 +162,11 @@ fn any_walk_opens_once_per_window_and_tells_each_wish_one_result() {
     let mut outcomes = BTreeMap::<String, u64>::new();
     for seed in 0..seeds() {
         let (world, tickets, refuses_info) = walk(seed);
-        check(&world, &tickets, refuses_info).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        check(&world, &tickets, refuses_info).unwrap_or_else(|error| {
+            let told: Vec<_> =
+                world.records.iter().map(|r| (&r.account, &r.road, r.reqsn, r.asked_ms, &r.outcome, r.status)).collect();
+            panic!("seed {seed}: {error}\n{told:#?}\n{:?}", world.devices["d1"].orders)
+        });
         for record in &world.records {
             *outcomes.entry(format!("{} {}", record.road, record.outcome)).or_default() += 1;
         }

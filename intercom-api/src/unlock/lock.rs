@@ -147,8 +147,11 @@ impl Lock {
         };
         // 500 is what an overtaken packet gets (RFC 3261 §12.2.2): the other one says what the door thinks.
         let refused = if code == 500 { first } else { code };
-        // A dialog that is gone, or a door that answered too late, did not say that it understands nothing.
-        if other_road && (400..600).contains(&refused) && !matches!(refused, 408 | 481) {
+        // A door that has lost its dialog or answers too late says nothing of what it did before.
+        if matches!(refused, 408 | 481) {
+            return self.door_gone(acts);
+        }
+        if other_road && (400..600).contains(&refused) {
             return acts.push(Act::OtherRoad { refused });
         }
         self.refused(refused, acts);
