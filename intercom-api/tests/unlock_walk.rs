@@ -6,12 +6,13 @@ mod world;
 
 use fixtures::net::{Random, Weather};
 use intercom_api::control::{Answer, Order};
-use intercom_api::model::{AccountType, DirectoryChange, Group, Number};
+use intercom_api::turn::Settings;
 use intercom_api::unlock::Outcome;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use world::World;
-use world::device::{Device, Habit, Mood};
+use world::device::Mood;
+use world::house::house;
 
 /// Walks; `DOORLINE_SEEDS=100000` for the long run.
 fn seeds() -> u64 {
@@ -21,34 +22,10 @@ fn seeds() -> u64 {
 const HOLD: Duration = Duration::from_secs(3);
 const HEAVY: Weather = Weather { loss: 400, duplication: 400, losses_per_message: None, ..Weather::STORMY };
 
-/// A door in a call with a room of two; a third account is in the door's map, a fourth is nobody to it.
-fn house(seed: u64) -> World {
-    let app = AccountType::App;
-    let accounts = [("d1", AccountType::Door), ("p1", app), ("p2", app), ("p3", app), ("p4", app)];
-    let mut world = World::new(Weather::FAIR, seed, &accounts);
-    let group = |id: &str, members: &[&str]| {
-        let members = members.iter().map(|name| Number::new(name)).collect();
-        DirectoryChange::PutGroup(Group { id: Number::new(id), members, name: None, created_ms: 0 })
-    };
-    world.order(Order::Apply(vec![
-        group("room", &["p1", "p2"]),
-        group("house", &["p3"]),
-        DirectoryChange::PutDoor { iot_id: "iot".into(), number: Number::new("d1") },
-        DirectoryChange::PutRoom { iot_id: "iot".into(), room: "1-1-1-101".into(), group: Number::new("house") },
-    ]));
-    for (index, (name, kind)) in accounts.into_iter().enumerate() {
-        let habit = if kind == AccountType::Door { Habit::Door } else { Habit::Early };
-        world.add(Device::new(name, 11 + index as u8, habit, seed.wrapping_mul(31) + index as u64));
-        world.act(name, |device, now| device.register(now));
-    }
-    world.run(Duration::from_millis(100));
-    world
-}
-
 /// One walk of some fifteen seconds, to its end.
 fn walk(seed: u64) -> (World, Vec<u64>, bool) {
     let mut random = Random(seed ^ 0xd00d);
-    let mut world = house(seed);
+    let mut world = house(seed, Settings::default());
     let refuses_info = random.below(6) == 0;
     if random.below(4) > 0 {
         world.act("d1", |door, now| door.call(now, "room"));

@@ -456,6 +456,15 @@ impl Device {
         self.with_agent(|agent, out| agent.message(now, door, "application/json", &body, out), now);
     }
 
+    pub fn unlock_by_lone_info(&mut self, now: Instant, door: &str, reqsn: u16) {
+        let body = format!("{{\"req\":\"unlock\",\"reqsn\":{reqsn}}}");
+        self.with_agent(|agent, out| agent.lone_info(now, door, "application/json", &body, out), now);
+    }
+
+    pub fn unregister(&mut self, now: Instant) {
+        self.with_agent(|agent, out| agent.unregister(now, out), now);
+    }
+
     /// `from`: who sent it as a MESSAGE.
     fn unlock_info(&mut self, now: Instant, body: &[u8], from: Option<String>) {
         let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else { return };

@@ -6,6 +6,7 @@
 
 pub mod device;
 pub mod flight;
+pub mod house;
 pub mod trace;
 
 use bytes::Bytes;
