@@ -1,6 +1,6 @@
 //! Accounts, groups, rooms, doors: the words of the directory, shared by store, HTTP and Switchboard (ARCHITECTURE §2).
 
-use crate::profile::Profile;
+use crate::profile::{Profile, Star};
 use crate::unlock::hours::Hours;
 use media::asking::Way;
 use std::borrow::Borrow;
@@ -129,6 +129,8 @@ pub struct Access {
 pub struct DoorWays {
     /// `None`: by its `User-Agent`.
     pub profile: Option<&'static Profile>,
+    /// What a `*` becomes (D-27).
+    pub star: Option<Star>,
     /// The code that opens it.
     pub keys: Option<String>,
     /// Does the server play the ringback tone (D-03)?

@@ -24,6 +24,19 @@ pub enum Star {
     AkuvoxTranslate,
 }
 
+impl Star {
+    const NAMES: [(Star, &'static str); 2] = [(Star::SpecRelay, "relay"), (Star::AkuvoxTranslate, "translate")];
+
+    /// As the API and the store write it.
+    pub fn name(self) -> &'static str {
+        Star::NAMES.iter().find(|(star, _)| *star == self).map_or("", |(_, name)| name)
+    }
+
+    pub fn named(name: &str) -> Option<Star> {
+        Star::NAMES.iter().find(|(_, known)| *known == name).map(|(star, _)| *star)
+    }
+}
+
 /// See the module text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Profile {

@@ -306,7 +306,8 @@ fn doors_and_accounts_are_limited_by_patch() {
     let door = server.api("GET", "/v1/doors/d1", None);
     assert_eq!((&door["acts_as"], &door["profile"], &door["disabled"]), (&json!("generic"), &Value::Null, &json!(false)));
     let hours = json!([{"days": [1, 2, 3, 4, 5], "from": "07:00", "to": "19:30"}]);
-    let patch = json!({"profile": "akuvox", "keys": "12#", "ringback": false, "key_frame": "info", "hours": hours});
+    let patch =
+        json!({"profile": "akuvox", "keys": "12#", "star": "translate", "ringback": false, "key_frame": "info", "hours": hours});
     let door = server.api("PATCH", "/v1/doors/d1", Some(&patch));
     assert_eq!((&door["acts_as"], &door["keys"], &door["hours"]), (&json!("akuvox"), &json!("12#"), &hours), "{door}");
     server.api("PATCH", "/v1/doors/d1", Some(&json!({"keys": null, "disabled": true})));
@@ -315,6 +316,7 @@ fn doors_and_accounts_are_limited_by_patch() {
     for (path, body, status) in [
         ("/v1/doors/d1", json!({"profile": "no such"}), 400),
         ("/v1/doors/d1", json!({"keys": "x"}), 400),
+        ("/v1/doors/d1", json!({"star": "swallow"}), 400),
         ("/v1/doors/d1", json!({"hours": [{"days": [0], "from": "07:00", "to": "19:30"}]}), 400),
         ("/v1/doors/d1", json!({"colour": "red"}), 400),
         ("/v1/doors/p1", json!({"disabled": true}), 404),
@@ -327,6 +329,7 @@ fn doors_and_accounts_are_limited_by_patch() {
     let server = start();
     let doors = server.api("GET", "/v1/doors", None);
     assert_eq!((&doors[0]["disabled"], &doors[0]["keys"], &doors[0]["ringback"]), (&json!(true), &Value::Null, &json!(false)));
+    assert_eq!((&doors[0]["star"], &doors[0]["key_frame"]), (&json!("translate"), &json!("info")));
     let unlock = |door: &str| server.try_api("POST", &format!("/v1/doors/{door}/unlock"), None).unwrap();
     let (status, told) = unlock("d1");
     assert_eq!((status, &told["status"], &told["reason"]), (403, &json!(403), &json!("forbidden")), "{told}");

@@ -46,6 +46,18 @@ fn talk(server: &Server, account: &str) -> Value {
     call
 }
 
+/// The record, as soon as it has an entry of the newest call.
+fn records(server: &Server) -> Value {
+    let call = server.api("GET", "/v1/calls", None)[0]["id"].clone();
+    let mut records = Value::Null;
+    let written = wait_until(PATIENCE, || {
+        records = server.api("GET", "/v1/records", None);
+        records[0]["call"] == call
+    });
+    assert!(written, "{records:#}");
+    records
+}
+
 /// How often the ladder of a call has this key.
 fn pressed(server: &Server, id: &Value, from: &str, key: &str) -> usize {
     let call = server.api("GET", &format!("/v1/calls/{}", id.as_str().unwrap_or_default()), None);
@@ -76,7 +88,7 @@ fn phones_with_opus_or_g722_alone_talk_to_a_pcmu_door() {
         phone.command("sndcode", "*");
         let told = wait_until(PATIENCE, || door.count("CALL_DTMF_START", "*") > 0 && pressed(&server, &call["id"], who, "*") > 0);
         assert!(told, "the door should hear {who}'s key: {:?}", door.events);
-        let records = server.api("GET", "/v1/records", None);
+        let records = records(&server);
         let said = (&records[0]["account"], &records[0]["road"], &records[0]["outcome"], &records[0]["status"]);
         assert_eq!(said, (&who.into(), &"key".into(), &"relayed".into(), &408.into()), "never 200 (D-27): {records}");
         phone.command("hangup", "");
@@ -125,7 +137,7 @@ fn a_star_of_a_phone_becomes_the_code_of_the_door() {
     assert!(told, "{:?}\n{}", door.events, server.log());
     let keys = ["*", "7", "#"].map(|key| door.count("CALL_DTMF_START", key));
     assert_eq!(keys, [0, 1, 1], "{:?}", door.events);
-    let records = server.api("GET", "/v1/records", None);
+    let records = records(&server);
     assert_eq!((&records[0]["road"], &records[0]["outcome"]), (&"key".into(), &"relayed".into()), "{records}");
     phone.command("hangup", "");
     door.wait_event("CALL_CLOSED", PATIENCE);

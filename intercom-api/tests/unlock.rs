@@ -4,7 +4,7 @@ mod world;
 
 use intercom_api::control::{Answer, Order};
 use intercom_api::model::{Access, DirectoryChange, DoorWays, Number};
-use intercom_api::profile::Profile;
+use intercom_api::profile::{Profile, Star};
 use intercom_api::turn::Settings;
 use std::time::Duration;
 use world::World;
@@ -248,6 +248,15 @@ fn a_star_is_relayed_or_becomes_an_order_as_the_profile_says() {
     world.order(Order::Unlock { door: "d1".into() });
     world.run(Duration::from_secs(1));
     assert_eq!((world.pulses.len(), said(&world).pop().as_deref()), (1, Some("http relayed 408")));
+
+    // The same door with `translate`: an order like any other, and the door's word counts.
+    let mut world = house(7, Settings::default());
+    let door = DoorWays { star: Some(Star::AkuvoxTranslate), ..DoorWays::default() };
+    world.order(access("d1", Access { door, ..Access::default() }));
+    world.ring(true);
+    world.act("p1", |phone, now| phone.info(now, "application/dtmf", "*"));
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.devices["d1"].openings, said(&world)), (1, vec!["key opened 200".to_owned()]));
 
     // An Akuvox opens by its own code, whatever the person pressed.
     let mut world = house(7, Settings::default());

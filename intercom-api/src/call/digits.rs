@@ -103,7 +103,7 @@ impl Call {
     fn star(&mut self, turn: &mut Turn<'_>, leg: LegId) {
         let claim = self.claim_of(turn, leg);
         let Some(asker) = self.asker(turn, leg, unlock::Road::Key, Channel::Nothing) else { return };
-        match self.place.profile.star {
+        match turn.ways_of(&self.ring.caller).star.unwrap_or(self.place.profile.star) {
             Star::SpecRelay => turn.relay_star(&self.ring.caller, claim, asker),
             Star::AkuvoxTranslate => turn.press(&self.ring.caller, claim, asker),
         }

@@ -4,7 +4,7 @@ use super::ApiState;
 use super::v1::{Page, Problem, commit};
 use crate::control::{Answer, Order};
 use crate::model::{Access, Account, AccountType};
-use crate::profile::{self, Profile};
+use crate::profile::{self, Profile, Star};
 use crate::store::{AccessPatch, way_name, way_named};
 use crate::unlock::hours::Hours;
 use axum::Json;
@@ -32,6 +32,8 @@ struct DoorPatch {
     hours: Option<Hours>,
     #[serde(default, deserialize_with = "given")]
     profile: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    star: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
     keys: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
@@ -62,6 +64,7 @@ impl DoorPatch {
             disabled: self.disabled,
             hours: self.hours,
             profile: known(self.profile, Profile::named, &format!("one of {}", names.join(", ")))?,
+            star: known(self.star, Star::named, "relay or translate")?,
             keys: known(self.keys, code, "1 to 16 of the keys 0-9, *, #, A-D")?,
             ringback: self.ringback,
             key_frame: known(self.key_frame, way_named, "pli, fir or info")?,
@@ -114,6 +117,7 @@ fn door_json(state: &ApiState, account: &Account, access: &Access) -> Value {
         "hours": access.hours,
         "profile": access.door.profile.map(|profile| profile.name),
         "acts_as": Profile::of(access.door.profile, agent).name,
+        "star": access.door.star.map(Star::name),
         "keys": access.door.keys,
         "ringback": access.door.ringback,
         "key_frame": access.door.key_frame.map(way_name),

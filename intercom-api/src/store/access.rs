@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{Access, DoorWays};
-use crate::profile::Profile;
+use crate::profile::{Profile, Star};
 use media::asking::Way;
 
 /// What a PATCH changes: what is `None` stays, what is `Some(None)` goes back to what it is by itself.
@@ -11,6 +11,7 @@ pub struct AccessPatch {
     pub disabled: Option<bool>,
     pub hours: Option<Hours>,
     pub profile: Option<Option<&'static Profile>>,
+    pub star: Option<Option<Star>>,
     pub keys: Option<Option<String>>,
     pub ringback: Option<Option<bool>>,
     pub key_frame: Option<Option<Way>>,
@@ -26,6 +27,7 @@ impl AccessPatch {
         put(&mut access.disabled, self.disabled);
         put(&mut access.hours, self.hours);
         put(&mut access.door.profile, self.profile);
+        put(&mut access.door.star, self.star);
         put(&mut access.door.keys, self.keys);
         put(&mut access.door.ringback, self.ringback);
         put(&mut access.door.key_frame, self.key_frame);
@@ -50,8 +52,8 @@ impl Store {
             patch.apply(&mut access);
             let hours = serde_json::to_string(&access.hours).map_err(|_| StoreError::Unavailable)?;
             t.execute(
-                "INSERT OR REPLACE INTO access (number, disabled, hours, profile, keys, ringback, key_frame)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR REPLACE INTO access (number, disabled, hours, profile, keys, ringback, key_frame, star)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 rusqlite::params![
                     number,
                     access.disabled,
@@ -59,7 +61,8 @@ impl Store {
                     access.door.profile.map(|profile| profile.name),
                     access.door.keys,
                     access.door.ringback,
-                    access.door.key_frame.map(way_name)
+                    access.door.key_frame.map(way_name),
+                    access.door.star.map(Star::name)
                 ],
             )?;
             let changes = vec![DirectoryChange::PutAccess(account.number.clone(), access.clone())];
@@ -82,11 +85,11 @@ impl Store {
 /// Everything that is set, for the directory.
 pub(super) fn load_access(t: &Transaction<'_>) -> rusqlite::Result<Vec<DirectoryChange>> {
     let mut query = t.prepare(&format!("SELECT {COLUMNS}, number FROM access"))?;
-    let read = |row: &Row<'_>| Ok(DirectoryChange::PutAccess(Number::new(&row.get::<_, String>(6)?), read_access(row)?));
+    let read = |row: &Row<'_>| Ok(DirectoryChange::PutAccess(Number::new(&row.get::<_, String>(7)?), read_access(row)?));
     query.query_map([], read)?.collect()
 }
 
-const COLUMNS: &str = "disabled, hours, profile, keys, ringback, key_frame";
+const COLUMNS: &str = "disabled, hours, profile, keys, ringback, key_frame, star";
 
 fn of_kind(t: &Transaction<'_>, number: &str, kind: AccountType) -> Result<(Account, Access), StoreError> {
     let account = find_account(t, number)?.filter(|account| account.kind == kind);
@@ -108,6 +111,7 @@ fn read_access(row: &Row<'_>) -> rusqlite::Result<Access> {
         hours,
         door: DoorWays {
             profile: text(2)?.and_then(|name| Profile::named(&name)),
+            star: text(6)?.and_then(|name| Star::named(&name)),
             keys: text(3)?,
             ringback: row.get(4)?,
             key_frame: text(5)?.and_then(|name| way_named(&name)),

@@ -55,7 +55,7 @@ const MIGRATIONS: &[&str] = &[
     // Limits of opening, of accounts and doors, and how a door is told (D-23, D-26). A row only where something is set.
     "CREATE TABLE access (
         number TEXT PRIMARY KEY REFERENCES account (number) ON DELETE CASCADE, disabled INTEGER NOT NULL, hours TEXT NOT NULL,
-        profile TEXT, keys TEXT, ringback INTEGER, key_frame TEXT
+        profile TEXT, star TEXT, keys TEXT, ringback INTEGER, key_frame TEXT
      ) STRICT, WITHOUT ROWID;",
 ];
 
