@@ -1,10 +1,11 @@
 //! Doors and phones that only signal: SIP user agents on one thread, whose descriptions name sockets of the generator
 //! ([`crate::wire`]). What the server answers says where the generator has to send.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use fixtures::server::{Server, password};
 use intercom_api::softphone::{Agent, AgentConfig, AgentEvent, AgentOut};
+use serde_json::{Value, json};
 use sip_core::flow::{Flow, Transport};
 use sip_core::sdp::{self, Codec, Direction, H264, Local, Sdp, Supported};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -46,6 +47,8 @@ struct Device {
     answered: bool,
     /// Called, it says nothing yet.
     holds: bool,
+    /// Orders to open, or their results, that came by INFO: the first of each pair, and when.
+    unlocks: Vec<(Instant, Value)>,
 }
 
 /// All devices: per call a door, then its phones.
@@ -90,6 +93,7 @@ impl House {
                     described,
                     answered,
                     holds,
+                    unlocks: Vec::new(),
                 });
             }
         }
@@ -137,6 +141,30 @@ impl House {
         self.turn_until("answers at the doors", |all| all.iter().all(|device| !device.door || device.answered))
     }
 
+    /// The phone of a call opens its door, which says so at once: how long the order and its result were under way, from socket to
+    /// socket.
+    pub fn unlock(&mut self, call: usize, reqsn: u16) -> anyhow::Result<(Duration, Duration)> {
+        let server = self.server;
+        let [door, phone] = &mut self.devices[call * (self.phones + 1)..][..2] else { bail!("no call {call}") };
+        door.unlocks.clear();
+        phone.unlocks.clear();
+        let asked = Instant::now();
+        phone.info_pair(&json!({"req": "unlock", "reqsn": reqsn}), server)?;
+        let (ordered, order) = wait_for([&mut *door, &mut *phone], 0, server)?;
+        ensure!(order["req"] == "unlock", "odd order {order}");
+        let answered = Instant::now();
+        door.info_pair(&json!({"res": "unlock", "reqsn": order["reqsn"], "status": 200}), server)?;
+        let (told, result) = wait_for([&mut *door, &mut *phone], 1, server)?;
+        ensure!(result == json!({"res": "unlock", "reqsn": reqsn, "status": 200}), "odd result {result}");
+        Ok((ordered - asked, told - answered))
+    }
+
+    /// Lets everybody do what is due.
+    pub fn rest(&mut self, time: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + time;
+        self.turn_until("rest", |_| Instant::now() >= end)
+    }
+
     /// Where the devices of a call send, door first.
     pub fn remotes(&self, call: usize) -> Vec<Remote> {
         let first = call * (self.phones + 1);
@@ -179,7 +207,30 @@ impl House {
     }
 }
 
+/// Turns two devices, and nobody else, until one of them has an order or a result.
+fn wait_for(mut devices: [&mut Device; 2], who: usize, server: SocketAddr) -> anyhow::Result<(Instant, Value)> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        for device in &mut devices {
+            device.turn(server)?;
+        }
+        if let Some(found) = devices[who].unlocks.first() {
+            return Ok(found.clone());
+        }
+        std::thread::yield_now();
+    }
+    bail!("no unlock in {PATIENCE:?}")
+}
+
 impl Device {
+    fn info_pair(&mut self, body: &Value, server: SocketAddr) -> anyhow::Result<()> {
+        let (body, mut out) = (body.to_string(), AgentOut::default());
+        for _ in 0..2 {
+            self.agent.info(Instant::now(), "application/json", body.as_bytes(), &mut out);
+        }
+        self.perform(out, server)
+    }
+
     fn turn(&mut self, server: SocketAddr) -> anyhow::Result<()> {
         let (now, mut out, mut buffer) = (Instant::now(), AgentOut::default(), [0; 4096]);
         while let Ok(length) = self.sip.recv(&mut buffer) {
@@ -223,6 +274,11 @@ impl Device {
             AgentEvent::Answered { body } => {
                 self.answered = true;
                 self.read(&body)?;
+            }
+            AgentEvent::Info { body } => {
+                if let Ok(value) = serde_json::from_slice(&body) {
+                    self.unlocks.push((Instant::now(), value));
+                }
             }
             _ => {}
         }

@@ -15,6 +15,7 @@ mod ring;
 mod rtpengine;
 mod stats;
 mod storm;
+mod unlock;
 mod wire;
 
 use clap::{Parser, Subcommand};
@@ -87,6 +88,14 @@ enum What {
         #[arg(long, default_value_t = 8)]
         seconds: u64,
     },
+    /// Phones open doors while many calls are up: what the server adds.
+    Unlock {
+        #[arg(long, default_value_t = 500)]
+        calls: usize,
+        /// Wishes per call.
+        #[arg(long, default_value_t = 4)]
+        rounds: usize,
+    },
     /// The power comes back: all phones register within ten seconds.
     Storm {
         #[arg(long, default_value_t = 10_000)]
@@ -127,6 +136,7 @@ fn main() -> anyhow::Result<()> {
             };
             relay::run(&server, &settings)?
         }
+        What::Unlock { calls, rounds } => unlock::run(&server, calls, rounds)?,
         What::Storm { accounts, within, sockets, settle } => {
             storm::run(&server, &storm::Settings { accounts, within, sockets, settle })?
         }

@@ -2,6 +2,7 @@
 
 pub mod audio;
 pub mod digest;
+pub mod engine;
 pub mod framing;
 pub mod key_frame;
 pub mod message;

@@ -101,6 +101,10 @@ pub struct Talk {
 #[serde(deny_unknown_fields, default)]
 pub struct Unlock {
     pub while_ringing: bool,
+    pub out_of_dialog: bool,
+    pub timeout_ms: u64,
+    pub hold_s: u64,
+    pub utc_offset_minutes: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -118,7 +122,7 @@ impl Default for Records {
 
 impl Default for Unlock {
     fn default() -> Unlock {
-        Unlock { while_ringing: true }
+        Unlock { while_ringing: true, out_of_dialog: false, timeout_ms: 2700, hold_s: 3, utc_offset_minutes: 0 }
     }
 }
 
@@ -202,6 +206,10 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("ring", "tone", "what the visitor hears while it rings: ringback or none"),
     ("talk", "limit_s", "longest talk in seconds (10-3600)"),
     ("unlock", "while_ringing", "a phone of the room may open the door before anybody answers"),
+    ("unlock", "out_of_dialog", "take an INFO outside of any call as a wish too; MESSAGE is always one"),
+    ("unlock", "timeout_ms", "whoever asked is told after so long what came of it (500-10000); phones give up after 3000"),
+    ("unlock", "hold_s", "a wish within so many seconds of an opening is the same opening (1-60)"),
+    ("unlock", "utc_offset_minutes", "minutes east of UTC in which allowed hours are told (-840-840); summer time is not known"),
     ("records", "keep_days", "entries of the record and pictures of visitors are kept so many days"),
     ("records", "snapshots_mb", "and at most so many megabytes of them, the newest"),
 ];
@@ -406,6 +414,15 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     }
     if !(10..=3600).contains(&config.talk.limit_s) {
         wrong("talk", "limit_s", format!("{} is not within 10-3600", config.talk.limit_s));
+    }
+    if !(500..=10_000).contains(&config.unlock.timeout_ms) {
+        wrong("unlock", "timeout_ms", format!("{} is not within 500-10000", config.unlock.timeout_ms));
+    }
+    if !(1..=60).contains(&config.unlock.hold_s) {
+        wrong("unlock", "hold_s", format!("{} is not within 1-60", config.unlock.hold_s));
+    }
+    if !(-840..=840).contains(&config.unlock.utc_offset_minutes) {
+        wrong("unlock", "utc_offset_minutes", format!("{} is not within -840-840", config.unlock.utc_offset_minutes));
     }
     if !(1..=3650).contains(&config.records.keep_days) {
         wrong("records", "keep_days", format!("{} is not within 1-3650", config.records.keep_days));

@@ -2,10 +2,12 @@
 
 use crate::live::CallId;
 use crate::model::DirectoryChange;
+use crate::unlock::Outcome;
 use media::snapshot::Preset;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the HTTP side may ask of the Switchboard.
@@ -19,6 +21,10 @@ pub enum Order {
         call: CallId,
         preset: Preset,
         ticket: u64,
+    },
+    /// The owner wishes a door open; answered when it is known how that ended.
+    Unlock {
+        door: String,
     },
     /// Everything counted; read only when somebody looks.
     Numbers,
@@ -37,6 +43,14 @@ pub enum Answer {
     NotFound,
     /// The call has none to give.
     NoPicture(&'static str),
+    /// The answer comes with this ticket ([`crate::turn::Publication::Unlocked`]).
+    Later {
+        ticket: u64,
+    },
+    Unlocked {
+        outcome: Outcome,
+        took: Duration,
+    },
     Numbers(Box<Numbers>),
     Bans(Vec<BanView>),
 }

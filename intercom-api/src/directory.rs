@@ -1,7 +1,7 @@
 //! [`Directory`]: accounts, groups, rooms and doors in memory, owned by the Switchboard and changed only by
 //! [`Directory::apply`], one batch per API call (D-30). No rebuild: a change costs what it changes.
 
-use crate::model::{Account, DirectoryChange, Group, Number};
+use crate::model::{Access, Account, DirectoryChange, Group, Number};
 use crate::room;
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,6 +17,8 @@ pub enum Applied {
 #[derive(Debug, Default)]
 pub struct Directory {
     accounts: HashMap<Number, Account>,
+    /// Of accounts and doors for which anything is set.
+    access: HashMap<Number, Access>,
     groups: HashMap<Number, Group>,
     /// `iotId` → the account the unit was issued.
     doors: BTreeMap<String, Number>,
@@ -39,7 +41,14 @@ impl Directory {
                 let before = self.accounts.insert(number.clone(), account)?;
                 return (before.password != password).then_some(Applied::PasswordChanged(number));
             }
+            DirectoryChange::PutAccess(number, access) if access == Access::default() => {
+                self.access.remove(&number);
+            }
+            DirectoryChange::PutAccess(number, access) => {
+                self.access.insert(number, access);
+            }
             DirectoryChange::RemoveAccount(number) => {
+                self.access.remove(&number);
                 return self.accounts.remove(&number).map(|_| Applied::AccountRemoved(number));
             }
             DirectoryChange::PutGroup(group) => {
@@ -79,6 +88,17 @@ impl Directory {
 
     pub fn account(&self, number: &str) -> Option<&Account> {
         self.accounts.get(number)
+    }
+
+    pub fn access(&self, number: &str) -> Option<&Access> {
+        self.access.get(number)
+    }
+
+    /// Is this account in a group of the door's map (D-23)?
+    pub fn is_in_map(&self, door: &Number, account: &Number) -> bool {
+        let maps = self.units.get(door).into_iter().flatten().filter_map(|unit| self.rooms.get(unit));
+        let mut groups = maps.flat_map(BTreeMap::values).filter_map(|group| self.groups.get(group));
+        groups.any(|group| group.members.contains(account))
     }
 
     pub fn group(&self, id: &str) -> Option<&Group> {

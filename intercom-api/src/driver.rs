@@ -19,7 +19,7 @@ use crate::transport::wires::Wires;
 use crate::transport::{Counts, Incoming};
 use crate::turn::{Effect, Publication};
 use media::command::{Command, Event, SessionId, WorkerId};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -99,6 +99,7 @@ impl Driver {
             flights,
             landing: VecDeque::new(),
             ended: VecDeque::new(),
+            waiting: HashMap::new(),
             effects: Vec::new(),
             doing: Vec::new(),
         };
@@ -123,11 +124,15 @@ impl Driver {
                 }
                 Some((order, reply)) = orders.recv() => {
                     now = Instant::now();
-                    let mut answer = switchboard.command(now, order, &mut shell.effects);
-                    if let Answer::Numbers(numbers) = &mut answer {
-                        shell.add_numbers(numbers);
+                    match switchboard.command(now, order, &mut shell.effects) {
+                        Answer::Later { ticket } => drop(shell.waiting.insert(ticket, reply)),
+                        mut answer => {
+                            if let Answer::Numbers(numbers) = &mut answer {
+                                shell.add_numbers(numbers);
+                            }
+                            let _ = reply.send(answer);
+                        }
                     }
-                    let _ = reply.send(answer);
                 }
                 Some(news) = connections.recv() => {
                     now = Instant::now();
@@ -215,6 +220,8 @@ struct Shell {
     /// Ended calls whose last datagrams are still awaited.
     landing: VecDeque<(Instant, CallView)>,
     ended: VecDeque<CallId>,
+    /// Orders whose answer comes later, by ticket; every wish to open a door ends within seconds.
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
     effects: Vec<Effect>,
     /// The other of two buffers that take turns, kept for its capacity.
     doing: Vec<Effect>,
@@ -395,6 +402,11 @@ impl Shell {
                 tracing::warn!(door, "this door rings too often: a stuck button, or somebody uses its account");
             }
             Publication::Keep { account, kept } => self.keeper.keep(account, kept),
+            Publication::Unlocked { ticket, outcome, took } => {
+                if let Some(reply) = self.waiting.remove(&ticket) {
+                    let _ = reply.send(Answer::Unlocked { outcome, took });
+                }
+            }
             Publication::Picture(job) => self.pictures.put(*job),
             Publication::Record(record) => {
                 tracing::info!(
@@ -441,6 +453,7 @@ fn session_of(command: &Command) -> SessionId {
         | Command::TakePicture { session }
         | Command::Watch { session, .. }
         | Command::Press { session, .. }
+        | Command::Keys { session, .. }
         | Command::Remove { session, .. }
         | Command::Close { session } => *session,
     }

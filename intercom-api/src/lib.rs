@@ -14,6 +14,7 @@ mod keyfile;
 pub mod live;
 pub mod model;
 pub mod pictures;
+pub mod profile;
 pub mod record;
 pub mod room;
 pub mod serve;

@@ -1,5 +1,8 @@
 //! Accounts, groups, rooms, doors: the words of the directory, shared by store, HTTP and Switchboard (ARCHITECTURE §2).
 
+use crate::profile::{Profile, Star};
+use crate::unlock::hours::Hours;
+use media::asking::Way;
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -112,12 +115,37 @@ pub struct Group {
     pub created_ms: i64,
 }
 
+/// What limits an account in opening doors, or a door in being opened (D-23), and how a door is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// It opens nothing, or nobody opens it.
+    pub disabled: bool,
+    pub hours: Hours,
+    pub door: DoorWays,
+}
+
+/// What is set for one door beside its profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DoorWays {
+    /// `None`: by its `User-Agent`.
+    pub profile: Option<&'static Profile>,
+    /// What a `*` becomes (D-27).
+    pub star: Option<Star>,
+    /// The code that opens it.
+    pub keys: Option<String>,
+    /// Does the server play the ringback tone (D-03)?
+    pub ringback: Option<bool>,
+    /// How it is asked for a key frame first.
+    pub key_frame: Option<Way>,
+}
+
 /// One change of the directory. A batch is one API call, applied in one turn of the Switchboard (D-30).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectoryChange {
     /// Creates or replaces an account. A changed password drops its bindings (spec sip.md §1.2).
     PutAccount(Account),
     RemoveAccount(Number),
+    PutAccess(Number, Access),
     /// Creates or replaces a group with all its members.
     PutGroup(Group),
     RemoveGroup(Number),

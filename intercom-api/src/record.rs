@@ -17,7 +17,7 @@ pub struct Record {
     pub id: i64,
     /// Account that asked.
     pub account: String,
-    /// `info`; further roads arrive with theirs.
+    /// `info`, `lone info`, `message`, `key`, `http`.
     pub road: String,
     /// Account of the door unit.
     pub door: String,
@@ -31,7 +31,7 @@ pub struct Record {
     /// When the pulse this person shares left; none when nothing was sent.
     pub sent_ms: Option<i64>,
     pub ended_ms: i64,
-    /// `opened`, `refused`, `unknown`, `offline`, `forbidden`.
+    /// `opened`, `refused`, `unknown`, `relayed`, `offline`, `forbidden`, `no such door`.
     pub outcome: String,
     /// What the asker was told.
     pub status: u16,

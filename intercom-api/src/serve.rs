@@ -20,6 +20,7 @@ use crate::transport::listener::{Gate, Limits, Listener};
 use crate::transport::tls::Tls;
 use crate::transport::udp::Bound;
 use crate::turn::Settings;
+use crate::unlock::lock::Spans;
 use anyhow::Context;
 use media::pool::{Pool, PoolConfig};
 use media::ports::PortStock;
@@ -91,6 +92,12 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         silence: (config.media.silence_s > 0).then(|| Duration::from_secs(config.media.silence_s)),
         ringback: config.ring.tone != "none",
         unlock_while_ringing: config.unlock.while_ringing,
+        unlock_out_of_dialog: config.unlock.out_of_dialog,
+        unlock: Spans {
+            hold: Duration::from_secs(config.unlock.hold_s),
+            timeout: Duration::from_millis(config.unlock.timeout_ms),
+        },
+        utc_offset_minutes: config.unlock.utc_offset_minutes,
         source_rate: config.sip.source_rate,
         sha256: config.sip.sha256,
         ping: (config.sip.ping_s > 0).then(|| Duration::from_secs(config.sip.ping_s)),

@@ -1,17 +1,20 @@
 //! One turn of the Switchboard: what a call may touch while it reacts, and the [`Effect`]s that leave.
 
+use crate::directory::Directory;
 use crate::held::Held;
 use crate::live::{CallView, Kept, Registration};
 use crate::model::Number;
 use crate::pictures::job::Job;
 use crate::record::{Record, Watched};
 use crate::switchboard::limits::SOURCE_RATE;
-use crate::unlock::Lock;
+use crate::unlock::Outcome;
+use crate::unlock::gate::{Gate, Note};
+use crate::unlock::lock::Spans;
 use media::asking::Way;
 use media::command::{Command, LegId as MediaLeg, LegPlan, SessionId, WorkerId};
 use media::ports::PortStock;
-use sip_core::endpoint::{Endpoint, LegId, Out};
-use sip_core::location::Unbound;
+use sip_core::endpoint::{Endpoint, LegId, Out, TxId};
+use sip_core::location::{Location, Unbound};
 use sip_core::target::check;
 use sip_core::timers::Timers;
 use sip_core::transaction::Transmit;
@@ -57,6 +60,12 @@ pub enum Publication {
     Record(Box<Record>),
     /// A phone that showed the visitor does so no more.
     Watched(Box<Watched>),
+    /// How the wish with this ticket ended.
+    Unlocked {
+        ticket: u64,
+        outcome: Outcome,
+        took: Duration,
+    },
     /// A picture of the visitor; the driver has it made and stored.
     Picture(Box<Job>),
 }
@@ -76,6 +85,12 @@ pub struct Settings {
     pub ringback: bool,
     /// May a phone open the door before anybody answered (D-23)?
     pub unlock_while_ringing: bool,
+    /// Is an INFO outside of any dialog a wish (D-28)?
+    pub unlock_out_of_dialog: bool,
+    /// How long a wish waits and a window lasts.
+    pub unlock: Spans,
+    /// Where hours are told: minutes east of UTC.
+    pub utc_offset_minutes: i32,
     /// Datagrams per second of one source that has not signed; 0: no limit.
     pub source_rate: u32,
     /// Is SHA-256 offered before MD5 (D-11)?
@@ -94,6 +109,9 @@ impl Default for Settings {
             silence: Some(Duration::from_secs(30)),
             ringback: true,
             unlock_while_ringing: true,
+            unlock_out_of_dialog: false,
+            unlock: Spans::default(),
+            utc_offset_minutes: 0,
             source_rate: SOURCE_RATE,
             sha256: false,
             ping: None,
@@ -115,8 +133,6 @@ pub enum CallTimer {
     Progress,
     /// Longest talk.
     Talk,
-    /// A wish to open the door is due (D-24, D-25).
-    Unlock,
     /// A phone that was busy with a ring of ours that has just ended is tried again.
     Retry,
     /// The last counters of an ended call did not come.
@@ -139,10 +155,17 @@ pub struct Turn<'a> {
     pub sessions: &'a mut HashMap<LegId, SessionId>,
     /// How each door gave key frames when it was last asked.
     pub key_frames_by: &'a mut BTreeMap<Number, Way>,
+    pub directory: &'a Directory,
+    pub location: &'a Location,
+    /// One gate per door account, and when each is due (D-24, D-25).
+    pub gates: &'a mut BTreeMap<Number, Gate>,
+    pub gate_timers: &'a mut Timers<Number>,
+    /// Requests outside of dialogs that tell a door to open.
+    pub orders: &'a mut HashMap<TxId, Number>,
+    /// Steps for the ladders of calls.
+    pub notes: &'a mut Vec<Note>,
     /// Results that wait for the disk.
     pub held: &'a mut Held,
-    /// One lock per door account.
-    pub locks: &'a mut BTreeMap<Number, Lock>,
     /// The leg of each account that we ended last, and when: its phone may not know yet.
     pub ending: &'a mut HashMap<Number, (LegId, Instant)>,
     pub settings: &'a Settings,

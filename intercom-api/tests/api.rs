@@ -292,3 +292,49 @@ fn bans_are_shown_and_lifted_and_everything_is_counted() {
     assert_eq!(try_password(&server, &phone, "101", "pw-101"), "200");
     assert!(get(server.api, "/metrics", "").contains("\ndoorline_registrations 1\n"));
 }
+
+/// What limits opening is set by PATCH, survives a restart, and is refused when it makes no sense.
+#[test]
+fn doors_and_accounts_are_limited_by_patch() {
+    let folder = fixtures::process::Folder::new("doors");
+    let data_dir = folder.path().join("data").display().to_string();
+    let start = || {
+        Server::start_in(Path::new(env!("CARGO_BIN_EXE_doorline")), "127.0.0.98", "10000-10099", &[], Some(Path::new(&data_dir)))
+    };
+    let server = start();
+    server.provision(&[("d1", 1), ("p1", 0)], "room", &["p1"]);
+    let door = server.api("GET", "/v1/doors/d1", None);
+    assert_eq!((&door["acts_as"], &door["profile"], &door["disabled"]), (&json!("generic"), &Value::Null, &json!(false)));
+    let hours = json!([{"days": [1, 2, 3, 4, 5], "from": "07:00", "to": "19:30"}]);
+    let patch =
+        json!({"profile": "akuvox", "keys": "12#", "star": "translate", "ringback": false, "key_frame": "info", "hours": hours});
+    let door = server.api("PATCH", "/v1/doors/d1", Some(&patch));
+    assert_eq!((&door["acts_as"], &door["keys"], &door["hours"]), (&json!("akuvox"), &json!("12#"), &hours), "{door}");
+    server.api("PATCH", "/v1/doors/d1", Some(&json!({"keys": null, "disabled": true})));
+    let account = server.api("PATCH", "/v1/accounts/p1", Some(&json!({"disabled": true})));
+    assert_eq!(account, json!({"number": "p1", "disabled": true, "hours": []}));
+    for (path, body, status) in [
+        ("/v1/doors/d1", json!({"profile": "no such"}), 400),
+        ("/v1/doors/d1", json!({"keys": "x"}), 400),
+        ("/v1/doors/d1", json!({"star": "swallow"}), 400),
+        ("/v1/doors/d1", json!({"hours": [{"days": [0], "from": "07:00", "to": "19:30"}]}), 400),
+        ("/v1/doors/d1", json!({"colour": "red"}), 400),
+        ("/v1/doors/p1", json!({"disabled": true}), 404),
+        ("/v1/accounts/p1", json!({"profile": "2n"}), 400),
+        ("/v1/accounts/d1", json!({"disabled": true}), 404),
+    ] {
+        assert_eq!(server.try_api("PATCH", path, Some(&body)).unwrap().0, status, "{path} {body}");
+    }
+    server.kill();
+    let server = start();
+    let doors = server.api("GET", "/v1/doors", None);
+    assert_eq!((&doors[0]["disabled"], &doors[0]["keys"], &doors[0]["ringback"]), (&json!(true), &Value::Null, &json!(false)));
+    assert_eq!((&doors[0]["star"], &doors[0]["key_frame"]), (&json!("translate"), &json!("info")));
+    let unlock = |door: &str| server.try_api("POST", &format!("/v1/doors/{door}/unlock"), None).unwrap();
+    let (status, told) = unlock("d1");
+    assert_eq!((status, &told["status"], &told["reason"]), (403, &json!(403), &json!("forbidden")), "{told}");
+    server.api("PATCH", "/v1/doors/d1", Some(&json!({"disabled": false, "hours": []})));
+    assert_eq!(unlock("d1").0, 480, "it is registered nowhere");
+    assert_eq!(unlock("p1").0, 404, "a phone is no door");
+    assert_eq!(server.api("GET", "/v1/records", None).as_array().map(Vec::len), Some(2));
+}

@@ -7,6 +7,8 @@
 mod audio;
 #[path = "../../fuzz/src/digest.rs"]
 mod digest;
+#[path = "../../fuzz/src/engine.rs"]
+mod engine;
 #[path = "../../fuzz/src/framing.rs"]
 mod framing;
 #[path = "../../fuzz/src/key_frame.rs"]
@@ -195,6 +197,11 @@ fn key_frame_survives_anything() {
 #[test]
 fn websocket_survives_anything() {
     check("websocket", websocket::run, 1);
+}
+
+#[test]
+fn engine_survives_anything() {
+    check("engine", engine::run, 10);
 }
 
 #[test]

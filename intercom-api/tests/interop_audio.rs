@@ -46,6 +46,18 @@ fn talk(server: &Server, account: &str) -> Value {
     call
 }
 
+/// The record, as soon as it has an entry of the newest call.
+fn records(server: &Server) -> Value {
+    let call = server.api("GET", "/v1/calls", None)[0]["id"].clone();
+    let mut records = Value::Null;
+    let written = wait_until(PATIENCE, || {
+        records = server.api("GET", "/v1/records", None);
+        records[0]["call"] == call
+    });
+    assert!(written, "{records:#}");
+    records
+}
+
 /// How often the ladder of a call has this key.
 fn pressed(server: &Server, id: &Value, from: &str, key: &str) -> usize {
     let call = server.api("GET", &format!("/v1/calls/{}", id.as_str().unwrap_or_default()), None);
@@ -76,6 +88,9 @@ fn phones_with_opus_or_g722_alone_talk_to_a_pcmu_door() {
         phone.command("sndcode", "*");
         let told = wait_until(PATIENCE, || door.count("CALL_DTMF_START", "*") > 0 && pressed(&server, &call["id"], who, "*") > 0);
         assert!(told, "the door should hear {who}'s key: {:?}", door.events);
+        let records = records(&server);
+        let said = (&records[0]["account"], &records[0]["road"], &records[0]["outcome"], &records[0]["status"]);
+        assert_eq!(said, (&who.into(), &"key".into(), &"relayed".into(), &408.into()), "never 200 (D-27): {records}");
         phone.command("hangup", "");
         door.wait_event("CALL_CLOSED", PATIENCE);
         phone.wait_event("CALL_CLOSED", PATIENCE);
@@ -102,4 +117,28 @@ fn keys_by_info_reach_the_door_as_events() {
         let seen = (door.count("CALL_DTMF_START", key), pressed(&server, &call["id"], "app1", key));
         assert_eq!(seen, (1, 1), "{key}: {:?}\n{call:#}", door.events);
     }
+}
+
+/// D-27, the other mode: the phone's `*` is swallowed, and the door gets the code that opens it.
+#[test]
+fn a_star_of_a_phone_becomes_the_code_of_the_door() {
+    let server = server("127.0.0.67", "10600-10699");
+    server.provision(&[("door1", 1), ("app1", 0)], "101", &["app1"]);
+    server.api("PATCH", "/v1/doors/door1", Some(&serde_json::json!({"profile": "akuvox", "keys": "7#"})));
+    let mut phone = start(&server, "app1", "127.0.0.68", "31000-31099", ("manual", 600), "pcmu");
+    let mut door = start(&server, "door1", "127.0.0.69", "31100-31199", ("manual", 1000), "pcmu");
+    door.command("dial", &format!("sip:101@{}", server.sip.ip()));
+    phone.wait_event("CALL_INCOMING", PATIENCE);
+    phone.command("accept", "");
+    door.wait_event("CALL_ESTABLISHED", PATIENCE);
+    talk(&server, "app1");
+    phone.command("sndcode", "*");
+    let told = wait_until(PATIENCE, || door.count("CALL_DTMF_START", "#") > 0);
+    assert!(told, "{:?}\n{}", door.events, server.log());
+    let keys = ["*", "7", "#"].map(|key| door.count("CALL_DTMF_START", key));
+    assert_eq!(keys, [0, 1, 1], "{:?}", door.events);
+    let records = records(&server);
+    assert_eq!((&records[0]["road"], &records[0]["outcome"]), (&"key".into(), &"relayed".into()), "{records}");
+    phone.command("hangup", "");
+    door.wait_event("CALL_CLOSED", PATIENCE);
 }

@@ -202,3 +202,49 @@ fn a_door_without_an_offer_gets_ours_in_the_200() {
     let call = house.call();
     assert_eq!((&call["answered_by"], &call["end_reason"]), (&"p2".into(), &"caller hung up".into()));
 }
+
+/// The owner opens a door of this kind in its call: what he is told, and the record when the call is over and the door has had
+/// its late word.
+fn opened_by_owner(block: u8, door: &str, late: bool) -> ((u16, Value), Vec<Value>) {
+    let house = House::new(block, &[]);
+    let phones = house.phones(["phone_loses", "phone_answers", "phone_loses"]);
+    let door = house.door(door, "room");
+    let answered = wait_until(Duration::from_secs(10), || house.server.api("GET", "/v1/calls", None)[0]["state"] == "answered");
+    assert!(answered, "{}", house.server.log());
+    let told = house.server.try_api("POST", "/v1/doors/door/unlock", None).unwrap_or_else(|error| panic!("{error}"));
+    door.succeed();
+    phones.into_iter().for_each(|phone| drop(phone.succeed()));
+    let complete = wait_until(Duration::from_secs(5), || !late || records(&house.server, 1)[0]["late"].is_object());
+    let records = records(&house.server, 1);
+    assert!(complete, "{records:#?}");
+    (told, records)
+}
+
+#[test]
+fn a_door_that_answers_too_late_has_told_nobody() {
+    let ((status, told), records) = opened_by_owner(96, "door_opens_late", true);
+    assert_eq!((status, &told["status"], &told["reason"]), (408, &408.into(), &"unknown".into()), "{told}");
+    let took = told["took_ms"].as_u64().unwrap_or_default();
+    assert!((2600..=2750).contains(&took), "before the asker gives up (D-25): {took}");
+    assert_eq!((&records[0]["outcome"], &records[0]["late"]["outcome"]), (&"unknown".into(), &"opened".into()));
+}
+
+#[test]
+fn a_door_that_never_answers_is_408_and_gets_no_keys() {
+    let ((status, told), records) = opened_by_owner(97, "door_opens_never", false);
+    assert_eq!((status, &told["reason"], &records[0]["road"]), (408, &"unknown".into(), &"http".into()), "{told}");
+}
+
+#[test]
+fn a_door_that_answers_twice_has_opened_once() {
+    let ((status, told), records) = opened_by_owner(98, "door_opens_twice", false);
+    assert_eq!((status, &told["reason"]), (200, &"opened".into()), "{told}");
+    assert_eq!((&records[0]["outcome"], &records[0]["account"]), (&"opened".into(), &"api:owner".into()));
+}
+
+#[test]
+fn a_door_that_refuses_both_packets_is_told_by_keys() {
+    let ((status, told), records) = opened_by_owner(99, "door_refuses_info", false);
+    assert_eq!((status, &told["reason"]), (408, &"relayed".into()), "{told}");
+    assert_eq!(records[0]["outcome"], "relayed");
+}

@@ -144,6 +144,9 @@ pub enum Command {
     /// The call is answered: from now on the anchor and whoever talks are expected to send. The one who stays silent for so
     /// long is told with [`Event::Silent`]; who holds, or only listens by its SDP, is not expected to.
     Watch { session: SessionId, silence: Duration },
+    /// Do the talker's telephone-events reach the anchor (D-27)? They do until this says otherwise. A `*` never does by itself: it
+    /// opens doors, so signalling decides and says [`Command::Press`].
+    Keys { session: SessionId, pass: bool },
     /// The talker pressed a key by other means than its media (SIP INFO): it goes to the anchor as RFC 4733 events of this
     /// length. Of a leg that does not talk it goes nowhere (D-05).
     Press { session: SessionId, leg: LegId, digit: char, length: Duration },

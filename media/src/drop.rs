@@ -57,10 +57,12 @@ pub enum Drop {
     EventFlood,
     /// The talker's sound while a digit of his goes to the anchor, or digits behind a full queue.
     DuringDigit,
+    /// A telephone-event that signalling decides about, or of a talker who may not open the door.
+    KeyHeldBack,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 27] = [
+    pub const ALL: [Drop; 28] = [
         Drop::NotRtp,
         Drop::Truncated,
         Drop::Oversized,
@@ -88,6 +90,7 @@ impl Drop {
         Drop::NotADigit,
         Drop::EventFlood,
         Drop::DuringDigit,
+        Drop::KeyHeldBack,
     ];
 
     pub fn name(self) -> &'static str {
@@ -119,6 +122,7 @@ impl Drop {
             Drop::NotADigit => "not_a_digit",
             Drop::EventFlood => "event_flood",
             Drop::DuringDigit => "during_digit",
+            Drop::KeyHeldBack => "key_held_back",
         }
     }
 }

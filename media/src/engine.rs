@@ -124,6 +124,11 @@ impl Engine {
                     self.ringing.extend(found.sound_deadline().map(|at| (at, session)));
                 }
             }
+            Command::Keys { session, pass } => {
+                if let Some(found) = self.sessions.get_mut(&session) {
+                    found.keys_pass = pass;
+                }
+            }
             Command::Press { session, leg, digit, length } => {
                 self.forget_ringing(session);
                 if let Some(found) = self.sessions.get_mut(&session) {

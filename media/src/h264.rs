@@ -6,6 +6,8 @@ pub const SLICE: u8 = 1;
 pub const IDR: u8 = 5;
 pub const SPS: u8 = 7;
 pub const PPS: u8 = 8;
+const SEI: u8 = 6;
+const DELIMITER: u8 = 9;
 const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
 
@@ -77,6 +79,8 @@ pub struct Seen {
     pub idr: bool,
     /// Any piece of a slice that needs earlier pictures.
     pub slice: bool,
+    /// What may come before the first slice of a picture: SEI, parameter sets, delimiter (H.264 §7.4.1.2.3).
+    pub prefix: bool,
 }
 
 /// Looks into a payload.
@@ -88,6 +92,7 @@ pub fn look(payload: &[u8]) -> Seen {
         seen.idr |= kind == IDR;
         seen.idr_begins |= kind == IDR && piece.first && piece.body.first().is_some_and(|byte| byte & 0x80 != 0);
         seen.slice |= (SLICE..IDR).contains(&kind);
+        seen.prefix |= (SEI..=DELIMITER).contains(&kind);
     }
     seen
 }
@@ -116,8 +121,9 @@ mod tests {
             (&[], [false; 4]),
         ];
         for (payload, [sps, idr_begins, idr, slice]) in cases {
-            let expected = Seen { sps: *sps, idr_begins: *idr_begins, idr: *idr, slice: *slice };
-            assert_eq!(look(payload), expected, "{payload:x?}");
+            let seen = look(payload);
+            assert_eq!([seen.sps, seen.idr_begins, seen.idr, seen.slice], [*sps, *idr_begins, *idr, *slice], "{payload:x?}");
+            assert_eq!(seen.prefix, payload.contains(&0x67) && seen.sps || payload.first() == Some(&0x68), "{payload:x?}");
         }
     }
 

@@ -186,7 +186,7 @@ impl KeyFrames {
             took = Took::Gap;
         }
         let seen = h264::look(packet.payload());
-        if seen.sps || !seen.slice && !seen.idr {
+        if seen.prefix {
             self.learn_from(packet.payload());
         }
         if self.contiguous {
@@ -233,8 +233,9 @@ impl KeyFrames {
         if self.arriving.is_any() && self.arriving.timestamp != timestamp {
             self.broken += u64::from(self.arriving.give_up());
         }
-        // A picture begins with parameter sets, delimiters or SEI, or at once with its first slice (H.264 §7.4.1.2.3).
-        if seen.slice || (seen.idr && !self.arriving.begun && !seen.idr_begins) {
+        // A picture begins with parameter sets, delimiters or SEI, or at once with its first slice.
+        let begins = seen.prefix || seen.idr_begins;
+        if seen.slice || (seen.idr && !self.arriving.begun && !seen.idr_begins) || (!begins && !self.arriving.is_any()) {
             self.arriving.give_up();
             return Took::Nothing;
         }

@@ -88,6 +88,14 @@ pub(crate) fn event<'a>(
     }
 }
 
+/// A telephone-event that stays here.
+pub(crate) fn hold_back(source: &mut Stream, sound: &Sound<'_>) {
+    if let Some(converter) = source.converter.as_mut() {
+        converter.skip(sound.packet);
+    }
+    source.drops.count(Drop::KeyHeldBack);
+}
+
 /// Reads a telephone-event of `source`; a press is told with its first packet.
 pub(crate) fn read(
     now: Instant,

@@ -62,8 +62,9 @@ pub enum Then {
     Bye,
 }
 
-/// One name for all streams of all legs of a session: they are of one end point, and are played in step.
-const CNAME: &[u8] = b"doorline";
+/// One name for all streams of all legs: they are of one end point, and are played in step. Of a length that needs no padding,
+/// which the library would not fill with zeros (RFC 3550 §6.5).
+const CNAME: &[u8] = b"door@line";
 
 impl Report {
     /// The datagram.
@@ -119,9 +120,9 @@ mod tests {
             assert_eq!(read(&datagram[..datagram.len() - 1]), None, "cut");
         }
         let receiver = Report { ours: 1, sent: None, heard: None }.write(Then::Nothing);
-        // A receiver report without a block, then SDES: version 2, one chunk, CNAME "doorline".
+        // A receiver report without a block, then SDES: one chunk, a CNAME, the end.
         assert_eq!(receiver[..12], [0x80, 201, 0, 1, 0, 0, 0, 1, 0x81, 202, 0, 4]);
-        assert_eq!(&receiver[12..26], b"\0\0\0\x01\x01\x08doorline");
+        assert_eq!(&receiver[12..], b"\0\0\0\x01\x01\x09door@line\0");
     }
 
     #[test]

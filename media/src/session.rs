@@ -41,8 +41,10 @@ pub(crate) struct Session {
     ringback: Option<(Instant, usize)>,
     /// How long who should send may be silent, and when that is looked at next.
     watch: Option<(Duration, Instant)>,
-    /// What the talker presses by SIP INFO.
+    /// What signalling has the talker press.
     keypad: Keypad,
+    /// Do the talker's telephone-events reach the anchor?
+    pub keys_pass: bool,
     /// Counters have changed since the last report.
     pub dirty: bool,
 }
@@ -64,6 +66,7 @@ impl Session {
             ringback: None,
             watch: None,
             keypad: Keypad::default(),
+            keys_pass: true,
             dirty: true,
         }
     }
@@ -273,6 +276,7 @@ impl Session {
         } else {
             let Some(source) = receivers.iter_mut().find(|l| l.id == leg).and_then(|leg| leg.audio.as_mut()) else { return };
             match report {
+                Some(report) if !self.keys_pass || dtmf::signal(report.event) == Some('*') => relay::hold_back(source, sound),
                 Some(report) => relay::event(now, source, anchor.audio.iter_mut(), sound, report, out),
                 None => relay::audio(now, source, anchor.audio.iter_mut(), sound, out),
             }

@@ -54,7 +54,7 @@ fn a_key_keeps_its_length_across_clocks_and_payload_types() {
         let mut star = Star::new(&[door, to_dtmf], &[(A, &[phone, from_dtmf])]);
         star.talk(A);
         let mut seq = 10;
-        press(&mut star, A, from_dtmf, 10, &mut seq, 1000, &[]);
+        press(&mut star, A, from_dtmf, 11, &mut seq, 1000, &[]);
         star.wait(60);
         press(&mut star, A, from_dtmf, 3, &mut seq, 1000 + phone.clock_rate() / 5, &[]);
         let got = star.to(DOOR);
@@ -63,7 +63,7 @@ fn a_key_keeps_its_length_across_clocks_and_payload_types() {
         assert_eq!((got.len(), told.len()), (14, 14), "{phone:?} to {door:?}: all three ends of both");
         let (first, second) = (told[0].1, told[7].1);
         for (n, event) in told.iter().enumerate() {
-            let (begun, key) = if n < 7 { (first, 10) } else { (second, 3) };
+            let (begun, key) = if n < 7 { (first, 11) } else { (second, 3) };
             let at = n % 7;
             assert_eq!(*event, (at == 0, begun, key, at >= 4, unit * (at.min(4) as u16 + 1)), "{phone:?} to {door:?} {n}");
         }
@@ -71,7 +71,7 @@ fn a_key_keeps_its_length_across_clocks_and_payload_types() {
         let real = (got[7].at - got[0].at).as_secs_f64();
         assert!((apart - real).abs() < 0.065, "{phone:?} to {door:?}: {apart} s of timestamps in {real} s");
         is_gapless(&got);
-        assert_eq!(star.digits(), [(A, '*'), (A, '3')]);
+        assert_eq!(star.digits(), [(A, '#'), (A, '3')]);
     }
 }
 
@@ -111,6 +111,27 @@ fn talk_goes_on_in_one_stream_behind_a_key() {
         assert!((apart - 0.48).abs() < 0.021, "{phone:?} to {door:?}: {apart}");
         assert_eq!(star.drops(A), []);
     }
+}
+
+/// D-27: what `*` is worth is decided by signalling, whoever talks; other keys pass as long as the talker may open the door.
+#[test]
+fn a_star_reaches_the_door_only_when_signalling_says_so() {
+    let mut star = Star::new(&[Codec::Pcmu, DTMF], &[(A, &[Codec::Pcmu, DTMF])]);
+    star.talk(A);
+    press(&mut star, A, DTMF, 10, &mut 0, 0, &[]);
+    assert!(star.to(DOOR).is_empty());
+    star.command(Command::Press { session: S, leg: A, digit: '*', length: Duration::from_millis(100) });
+    star.wait(500);
+    let told = star.to(DOOR);
+    assert!(events(&told, pt(DOOR, DTMF)).iter().all(|event| event.2 == 10) && told.len() == 4, "{told:?}");
+    star.command(Command::Keys { session: S, pass: false });
+    press(&mut star, A, DTMF, 7, &mut 20, 9000, &[]);
+    assert_eq!(star.to(DOOR).len(), told.len(), "not of one who may not open");
+    star.command(Command::Keys { session: S, pass: true });
+    press(&mut star, A, DTMF, 7, &mut 40, 18_000, &[]);
+    assert!(star.to(DOOR).len() > told.len());
+    assert_eq!(star.digits(), [(A, '*'), (A, '7'), (A, '7')], "and each is told");
+    assert_eq!(star.drops(A), [("key_held_back", 14)]);
 }
 
 #[test]

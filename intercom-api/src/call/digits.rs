@@ -1,14 +1,15 @@
 //! Keys pressed in a call (spec sip.md §9, OPEN-12): the one place where a key reaches the call, whichever way it came.
 //!
-//! RFC 4733 events are relayed by media and told here; an INFO (`application/dtmf-relay`, `application/dtmf`) becomes events
-//! towards the door, or stays an INFO if the door knows no events. Only the winner's keys reach the door (D-05, D-27).
+//! RFC 4733 events are relayed by media and told here, all but `*`: media never passes that one on, it is a wish to open the door
+//! and goes the way of all wishes (D-27). An INFO (`application/dtmf-relay`, `application/dtmf`) becomes events towards the door,
+//! or stays an INFO if the door knows no events. Only the winner's keys reach the door (D-05), and only if he may open it.
 
 use super::{Call, State};
-use crate::turn::{Turn, media_leg};
-use media::command::Command;
+use crate::profile::Star;
+use crate::turn::Turn;
+use crate::unlock::{self, Channel};
 use media::dtmf;
-use sip_core::endpoint::{Headers, LegId};
-use sip_core::message::Method;
+use sip_core::endpoint::LegId;
 use std::time::Duration;
 
 /// How long a key was held where nobody says.
@@ -18,7 +19,7 @@ const TWIN: Duration = Duration::from_millis(500);
 
 /// One press.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub struct Key {
     pub digit: char,
     pub length: Duration,
 }
@@ -37,7 +38,7 @@ pub(super) enum Road {
 }
 
 /// Reads the body of an INFO. `None`: its type is none of a key; inside, `None`: no key can be read from it.
-pub(super) fn read(content_type: &str, body: &str) -> Option<Option<Key>> {
+pub fn read(content_type: &str, body: &str) -> Option<Option<Key>> {
     match content_type.split(';').next().unwrap_or_default().trim() {
         "application/dtmf" => Some(digit(body).map(Key::plain)),
         "application/dtmf-relay" => {
@@ -85,26 +86,28 @@ impl Call {
         if self.state != (State::Answered { winner: leg }) {
             return turn.count("dtmf_before_the_answer");
         }
-        // Every key is relayed (D-27). Where a door's profile says `translate`, its `*` becomes a press of the lock here.
-        let door_knows_events =
-            self.door.audio.iter().flat_map(|audio| &audio.payloads).any(|payload| payload.codec.is_telephone_event());
-        match road {
-            Road::Media if door_knows_events => {}
-            Road::Info if door_knows_events => {
-                let press =
-                    Command::Press { session: self.ring.session, leg: media_leg(leg), digit: key.digit, length: key.length };
-                turn.media(self.worker, press);
-            }
-            Road::Media | Road::Info => self.tell_door(turn, key),
+        if key.digit == '*' && turn.is_door_of(&self.ring.caller, self.door_leg) {
+            return self.star(turn, leg);
+        }
+        if !self.keys_pass {
+            return turn.count("dtmf_without_right");
+        }
+        // Media has relayed what came as an event to a door that knows events, but for the one key that it leaves to us.
+        if road == Road::Info || !self.place.events || key.digit == '*' {
+            turn.press_key(&self.place, key.digit, key.length);
+            self.hear_notes(turn);
         }
     }
 
-    /// To a door without telephone-events, as an INFO.
-    fn tell_door(&mut self, turn: &mut Turn<'_>, key: Key) {
-        let body = format!("Signal={}\r\nDuration={}\r\n", key.digit, key.length.as_millis());
-        let body = Some(("application/dtmf-relay", body.as_bytes()));
-        turn.endpoint.request(turn.now, self.door_leg, &Method::Info, &Headers::new(), body, turn.sip);
-        self.step(turn, "server", "door", &format!("INFO DTMF {}", key.digit));
+    /// The key that opens (D-27): relayed or an order, as the door's profile says, through the door's lock like every other wish.
+    fn star(&mut self, turn: &mut Turn<'_>, leg: LegId) {
+        let claim = self.claim_of(turn, leg);
+        let Some(asker) = self.asker(turn, leg, unlock::Road::Key, Channel::Nothing) else { return };
+        match turn.ways_of(&self.ring.caller).star.unwrap_or(self.place.profile.star) {
+            Star::SpecRelay => turn.relay_star(&self.ring.caller, claim, asker),
+            Star::AkuvoxTranslate => turn.press(&self.ring.caller, claim, asker),
+        }
+        self.hear_notes(turn);
     }
 }
 

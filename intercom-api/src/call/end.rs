@@ -80,8 +80,8 @@ impl Call {
         if self.state == State::Ended {
             return;
         }
-        self.door_gone(turn);
-        self.deliver_all(turn);
+        turn.door_gone(&self.ring.caller, self.door_leg);
+        self.hear_notes(turn);
         let was_ringing = self.state == State::Ringing;
         self.state = State::Ended;
         self.end_reason = Some(reason.to_owned());
@@ -101,9 +101,7 @@ impl Call {
         self.door_ports.release(turn);
         let session = self.ring.session;
         turn.media(self.worker, Command::Close { session });
-        for timer in
-            [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk, CallTimer::Retry, CallTimer::Unlock]
-        {
+        for timer in [CallTimer::Ring, CallTimer::Absent, CallTimer::Progress, CallTimer::Talk, CallTimer::Retry] {
             turn.set_timer(session, timer, None);
         }
         turn.set_timer(session, CallTimer::Linger, Some(LINGER));
@@ -116,6 +114,7 @@ impl Call {
             self.members.iter().filter(|(leg, m)| Some(**leg) != keep && m.is_live()).map(|(leg, _)| *leg).collect();
         for leg in live {
             let headers: Headers = sip_reason.map(|reason| ("Reason", reason.to_owned())).into_iter().collect();
+            turn.tell_held(leg);
             let Some(member) = self.members.get(&leg) else { continue };
             let (account, pending) = (member.account.clone(), member.is_pending());
             turn.endpoint.end(turn.now, leg, headers, turn.sip);

@@ -4,7 +4,7 @@ use super::Ring;
 use super::plan::{self, LegPorts};
 use crate::model::Number;
 use crate::turn::Turn;
-use crate::unlock::Twins;
+use crate::unlock::twins::Twins;
 use bytes::Bytes;
 use media::command::{LegPlan, StreamReport, WorkerId};
 use sip_core::endpoint::{Headers, Invite, LegId};
@@ -42,7 +42,8 @@ pub(super) struct Member {
     ip: IpAddr,
     session_id: u64,
     version: u64,
-    offer: Sdp,
+    /// Our last description, as it was sent: its text is a third of what reading it makes.
+    offer: Bytes,
     negotiated: Option<sdp::Member>,
     /// When it became early, and when it answered (D-20).
     pub early_at: Option<Instant>,
@@ -69,6 +70,7 @@ impl Member {
         let mut ports = LegPorts::take(turn, worker, LegId(0), flow.remote.ip(), door.audio.is_some(), door.video.is_some())?;
         let session_id = u64::from(turn.endpoint.tokens().random_u32());
         let offer = sdp::offer_member(door, &ports.local(ip, session_id, 1), &plan::converted());
+        let offer = Bytes::from(offer.to_string());
         let name: String = ring.caller_name.chars().filter(|c| !matches!(c, '"' | '\\') && !c.is_control()).collect();
         let invite = Invite {
             flow,
@@ -78,7 +80,7 @@ impl Member {
             to: format!("<sip:{account}@{}>", ring.domain),
             headers: Headers::new(),
             content_type: "application/sdp",
-            body: Bytes::from(offer.to_string()),
+            body: offer.clone(),
         };
         let leg = turn.endpoint.invite(turn.now, invite, turn.sip);
         ports.belong_to(leg);
@@ -149,7 +151,7 @@ impl Member {
 
     /// An answer to our last description.
     pub fn take_answer(&mut self, answer: &Sdp) -> Option<LegPlan> {
-        self.negotiated = Some(sdp::read_answer(&self.offer, answer).ok()?);
+        self.negotiated = Some(sdp::read_answer(&self.said()?, answer).ok()?);
         self.plan()
     }
 
@@ -157,6 +159,11 @@ impl Member {
     pub fn follow(&mut self, flow: Flow) {
         self.flow = flow;
         self.ports.reached_from(flow.remote.ip());
+    }
+
+    /// What our last description says.
+    fn said(&self) -> Option<Sdp> {
+        Sdp::parse(&self.offer).ok()
     }
 
     fn plan(&mut self) -> Option<LegPlan> {
@@ -173,7 +180,7 @@ impl Member {
 
     /// Our present description, for a re-INVITE without one.
     pub fn description(&self) -> String {
-        self.offer.to_string()
+        String::from_utf8_lossy(&self.offer).into_owned()
     }
 
     /// A new offer of the phone: the answer, and what changes for media.
@@ -181,12 +188,12 @@ impl Member {
         let local: Local = self.ports.local(self.ip, self.session_id, self.version + 1);
         let (answer, member) = sdp::answer_member(offer, door, &local, &plan::converted()).ok()?;
         self.negotiated = Some(member);
-        if !answer.says_the_same(&self.offer) {
+        if self.said().is_none_or(|said| !answer.says_the_same(&said)) {
             self.version += 1;
-            self.offer = answer;
+            self.offer = answer.to_string().into();
         }
         let plan = self.plan()?;
-        Some((self.offer.to_string(), plan))
+        Some((self.description(), plan))
     }
 
     /// Negotiated codecs by name, audio first.

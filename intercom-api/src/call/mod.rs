@@ -9,7 +9,7 @@
 //! The winner is decided in [`Call::answered`] and nowhere else (D-09). Nothing of a member reaches the door before that
 //! (D-05): media gets `Talk` only there.
 
-mod digits;
+pub(crate) mod digits;
 mod door;
 mod end;
 mod member;
@@ -19,8 +19,10 @@ mod record;
 mod renew;
 
 use crate::live::{CallId, CallView};
-use crate::model::Number;
+use crate::model::{AccountType, Number};
+use crate::profile::Profile;
 use crate::turn::{CallTimer, Publication, Turn};
+use crate::unlock::gate::Place;
 use media::command::{self, Command, SessionId, WorkerId};
 use member::Member;
 use picture::Pictures;
@@ -29,7 +31,7 @@ use record::Ladder;
 use sip_core::endpoint::{Headers, LegId, TxId};
 use sip_core::flow::Flow;
 use sip_core::location::Binding;
-use sip_core::message::Message;
+use sip_core::message::{Message, Name};
 use sip_core::sdp::{self, Door, Sdp};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -138,9 +140,12 @@ pub struct Call {
     /// A door that acknowledges its 183 has our description with the first one.
     described: bool,
     standings: BTreeMap<Number, Standing>,
-    members: BTreeMap<LegId, Member>,
-    /// The pair that is or was on its way to the door: its number and transactions.
-    pulse: Option<(u16, Vec<TxId>)>,
+    /// In boxes: a node of the map has room for eleven, and a room rarely has.
+    members: BTreeMap<LegId, Box<Member>>,
+    /// Where the caller is, for what opens it.
+    place: Place,
+    /// Do the winner's keys reach the door (D-27)?
+    keys_pass: bool,
     /// Our last INFO that asks the door for a key frame.
     key_frame_info: Option<TxId>,
     /// The last key, by whom, which way and when: a device that tells it both ways pressed it once.
@@ -192,7 +197,20 @@ impl Call {
                 return Err(refused(turn, Refuse::NothingInCommon));
             }
         };
+        let ways = turn.ways_of(&ring.caller);
+        let mut payloads = door.audio.iter().flat_map(|audio| &audio.payloads);
+        let place = Place {
+            session: ring.session,
+            worker,
+            leg,
+            call: ring.id.to_string(),
+            room: ring.dialled.clone(),
+            profile: Profile::of(ways.profile, request.header(Name::UserAgent).unwrap_or_default()),
+            events: payloads.any(|payload| payload.codec.is_telephone_event()),
+            talker: None,
+        };
         let mut call = Call {
+            place,
             worker,
             state: State::Ringing,
             end_reason: None,
@@ -211,7 +229,7 @@ impl Call {
             described: false,
             standings: ring.accounts.iter().map(|account| (account.clone(), Standing::Absent)).collect(),
             members: BTreeMap::new(),
-            pulse: None,
+            keys_pass: true,
             key_frame_info: None,
             key: None,
             retries: Vec::new(),
@@ -227,16 +245,24 @@ impl Call {
             ring,
         };
         call.step(turn, "door", "server", "INVITE");
-        let key_frame_by = turn.key_frames_by.get(&call.ring.caller).copied();
+        let key_frame_by = turn.key_frames_by.get(&call.ring.caller).copied().or(ways.key_frame);
         let anchor = call.door_ports.plan(call.door.audio.as_ref(), call.door.video.as_ref());
         turn.media(worker, Command::Open { session: call.ring.session, anchor, key_frame_by });
-        if turn.settings.ringback {
+        if ways.ringback.unwrap_or(turn.settings.ringback) {
             turn.media(worker, Command::Ringback { session: call.ring.session, on: true });
         }
+        call.open_gate(turn);
         call.send_progress(turn);
         turn.set_timer(call.ring.session, CallTimer::Ring, Some(turn.settings.ring_timeout));
         turn.set_timer(call.ring.session, CallTimer::Absent, Some(ABSENT_AFTER));
         Ok(call)
+    }
+
+    /// From here on the caller, if it is a door, is told to open in this call.
+    fn open_gate(&self, turn: &mut Turn<'_>) {
+        if turn.directory.account(self.ring.caller.as_str()).is_some_and(|account| account.kind == AccountType::Door) {
+            turn.door_calls(&self.ring.caller, self.place.clone());
+        }
     }
 
     pub fn session(&self) -> SessionId {
@@ -353,7 +379,7 @@ impl Call {
             return;
         };
         turn.sessions.insert(leg, self.ring.session);
-        self.members.insert(leg, member);
+        self.members.insert(leg, Box::new(member));
         self.standings.insert(account.clone(), Standing::Ringing);
         self.step(turn, "server", account.as_str(), "INVITE");
         self.publish(turn);
@@ -422,6 +448,9 @@ impl Call {
         self.step(turn, account.as_str(), "server", "200 OK");
         let session = self.ring.session;
         turn.media(self.worker, Command::Put { session, leg: plan });
+        self.place.talker = Some(leg);
+        turn.door_talks(&self.ring.caller, leg);
+        self.guard_keys(turn);
         turn.media(self.worker, Command::Talk { session, leg: Some(crate::turn::media_leg(leg)) });
         // An offer of ours that went with a reliable 183 is not made twice (RFC 3264 §4).
         let offered_before = self.offerless && turn.endpoint.is_reliable(self.door_leg);
@@ -477,7 +506,6 @@ impl Call {
                 self.end(turn, "not answered", Some(if anyone { 408 } else { 480 }));
             }
             CallTimer::Absent if self.state == State::Ringing => self.end_if_all_declined(turn),
-            CallTimer::Unlock => self.unlock_timeout(turn),
             CallTimer::Talk if matches!(self.state, State::Answered { .. }) => self.end(turn, "talk limit", None),
             CallTimer::Progress
             | CallTimer::Ring
@@ -524,6 +552,7 @@ impl Call {
                         member.report = (report.audio, report.video);
                     }
                 }
+                self.guard_keys(turn);
                 self.publish(turn);
                 return last && self.state == State::Ended;
             }

@@ -53,7 +53,7 @@ impl Call {
     }
 
     /// The picture that goes with a wish to open the door: its id.
-    pub(super) fn picture_of_unlock(&mut self, turn: &mut Turn<'_>) -> Option<String> {
+    pub fn picture_of_unlock(&mut self, turn: &mut Turn<'_>) -> Option<String> {
         if let Some((at, id)) = &self.pictures.unlock
             && turn.now < *at + SAME_MOMENT
         {

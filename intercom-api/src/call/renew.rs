@@ -2,7 +2,7 @@
 //! of a reliable 183 (RFC 3262 §5), the ACK of a 200 with our offer (D-09). All of it is settled with the leg that asks; the
 //! other side hears nothing of it, unless the leg is lost.
 
-use super::{Call, Member, Refuse, State, sdp_body};
+use super::{Call, Refuse, State, sdp_body};
 use crate::switchboard::{ALLOW, SUPPORTED};
 use crate::turn::{Turn, media_leg};
 use media::command::Command;
@@ -83,7 +83,11 @@ impl Call {
     }
 
     fn description(&self, leg: LegId) -> Option<String> {
-        if leg == self.door_leg { Some(self.answer.to_string()) } else { self.members.get(&leg).map(Member::description) }
+        if leg == self.door_leg {
+            Some(self.answer.to_string())
+        } else {
+            self.members.get(&leg).map(|member| member.description())
+        }
     }
 
     /// A new offer inside a leg: hold, resume, another port or address. The other side is not asked (D-09).

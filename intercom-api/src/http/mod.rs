@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns the wall clock of `createTime`
 
 mod bans;
+mod doors;
 mod envelope;
 mod gateway;
 mod live_calls;
@@ -96,7 +97,10 @@ pub async fn serve(
 pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/v1/accounts", post(v1::add_accounts).get(v1::accounts))
-        .route("/v1/accounts/{number}", get(v1::account))
+        .route("/v1/accounts/{number}", get(v1::account).patch(doors::change_account))
+        .route("/v1/doors", get(doors::doors))
+        .route("/v1/doors/{number}", get(doors::door).patch(doors::change_door))
+        .route("/v1/doors/{number}/unlock", post(doors::unlock))
         .route("/v1/groups", post(v1::add_groups).get(v1::groups))
         .route("/v1/groups/{id}", get(v1::group))
         .route("/v1/registrations", get(live_calls::registrations))

@@ -28,7 +28,7 @@ impl Problem {
         Problem { status, error: error.into() }
     }
 
-    pub fn bad(error: impl Into<String>) -> Problem {
+    pub(super) fn bad(error: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, error)
     }
 }
@@ -79,7 +79,11 @@ pub struct Page {
 }
 
 impl Page {
-    fn limit(&self) -> u32 {
+    pub(super) fn after(&self) -> String {
+        self.after.clone()
+    }
+
+    pub(super) fn limit(&self) -> u32 {
         self.limit.unwrap_or(100).clamp(1, 1000)
     }
 }
@@ -103,7 +107,7 @@ fn checked_name(name: &Option<String>) -> Result<(), Problem> {
     if fits { Ok(()) } else { Err(Problem::bad("name has at most 64 printable characters")) }
 }
 
-async fn commit(state: &ApiState, changes: Vec<DirectoryChange>) -> Result<(), Problem> {
+pub(super) async fn commit(state: &ApiState, changes: Vec<DirectoryChange>) -> Result<(), Problem> {
     state.apply(changes).await.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }
 

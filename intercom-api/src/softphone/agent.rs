@@ -108,13 +108,23 @@ pub struct Agent {
     /// The description of our re-INVITE, and whether it has been sent with credentials.
     reoffer: Option<(Bytes, bool)>,
     /// The MESSAGE under way: to whom, what, its CSeq.
-    message: Option<(String, String, u32)>,
+    message: Option<Letter>,
     message_tried: bool,
     message_call_id: String,
     /// INFOs under way, to be sent again with credentials: after a new connection the server asks who we are (D-13).
     infos: Vec<(TxId, String, Bytes)>,
     /// How requests in the call are answered: 200, or what a device that does not know them says.
     pub info_code: u16,
+}
+
+/// The last MESSAGE: it goes once more with credentials.
+#[derive(Debug)]
+struct Letter {
+    method: Method,
+    to: String,
+    content_type: &'static str,
+    text: String,
+    cseq: u32,
 }
 
 impl Agent {
@@ -292,20 +302,29 @@ impl Agent {
     }
 
     /// Sends a text to another account.
-    pub fn message(&mut self, now: Instant, to: &str, text: &str, out: &mut AgentOut) {
-        let cseq = self.message.as_ref().map_or(1, |(.., cseq)| cseq + 1);
-        self.message = Some((to.to_owned(), text.to_owned(), cseq));
+    pub fn message(&mut self, now: Instant, to: &str, content_type: &'static str, text: &str, out: &mut AgentOut) {
+        self.write(now, Method::Message, to, content_type, text, out);
+    }
+
+    /// The same as an INFO, which no dialog is meant by.
+    pub fn lone_info(&mut self, now: Instant, to: &str, content_type: &'static str, text: &str, out: &mut AgentOut) {
+        self.write(now, Method::Info, to, content_type, text, out);
+    }
+
+    fn write(&mut self, now: Instant, method: Method, to: &str, content_type: &'static str, text: &str, out: &mut AgentOut) {
+        let cseq = self.message.as_ref().map_or(1, |message| message.cseq + 1);
+        self.message = Some(Letter { method, to: to.to_owned(), content_type, text: text.to_owned(), cseq });
         self.message_tried = false;
         self.send_message(now, Headers::new());
         self.pump(now, out);
     }
 
     fn send_message(&mut self, now: Instant, headers: Headers) {
-        let Some((to, text, cseq)) = &self.message else { return };
+        let Some(Letter { method, to, content_type, text, cseq }) = &self.message else { return };
         let uri = format!("sip:{to}@{}", self.config.domain);
         let lone = Lone {
             flow: self.config.flow,
-            method: Method::Message,
+            method: method.clone(),
             uri: &uri,
             routes: &[],
             from: &format!("<sip:{}@{}>", self.config.number, self.config.domain),
@@ -313,7 +332,7 @@ impl Agent {
             call_id: &self.message_call_id,
             cseq: *cseq,
             headers,
-            body: Some(("text/plain", text.as_bytes())),
+            body: Some((content_type, text.as_bytes())),
         };
         self.endpoint.send(now, lone, &mut self.sip);
     }
@@ -360,7 +379,7 @@ impl Agent {
                 }
                 Some(Method::Invite) => self.endpoint.respond(now, tx, 486, &Headers::new(), None, &mut self.sip),
                 Some(Method::Options) => self.endpoint.respond(now, tx, 200, &Headers::new(), None, &mut self.sip),
-                Some(Method::Message) => {
+                Some(Method::Message | Method::Info) => {
                     self.endpoint.respond(now, tx, 200, &Headers::new(), None, &mut self.sip);
                     let from = request.from().and_then(|from| Uri::parse(from.uri)?.user_decoded().map(|user| user.into_owned()));
                     let body = Bytes::copy_from_slice(request.body());
@@ -407,7 +426,9 @@ impl Agent {
                 out.events.push(AgentEvent::Ended);
             }
             Event::Confirmed { .. } => {}
-            Event::Response { leg: None, method: Method::Message, response, .. } => self.delivered(now, response.as_ref(), out),
+            Event::Response { leg: None, method: Method::Message | Method::Info, response, .. } => {
+                self.delivered(now, response.as_ref(), out)
+            }
             Event::Response { leg: None, response, .. } => self.registered(now, response.as_ref(), out),
             Event::Response { leg: Some(leg), method: Method::Invite, response, .. } => {
                 self.reoffered(now, leg, response.as_ref(), out);
@@ -458,10 +479,10 @@ impl Agent {
         let challenge = response.and_then(|r| r.header(Name::ProxyAuthenticate)).filter(|_| code == 407 && !self.message_tried);
         let Some(challenge) = challenge else { return out.events.push(AgentEvent::Delivered { code }) };
         self.message_tried = true;
-        if let Some((.., cseq)) = &mut self.message {
-            *cseq += 1;
-        }
-        let answer = self.credentials(challenge, "MESSAGE", &format!("sip:{}", self.config.domain));
+        let Some(letter) = &mut self.message else { return };
+        letter.cseq += 1;
+        let method = letter.method.clone();
+        let answer = self.credentials(challenge, method.as_str(), &format!("sip:{}", self.config.domain));
         self.send_message(now, vec![("Proxy-Authorization", answer)]);
     }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods)] // a shell: owns a thread and a file
 
+mod access;
 mod bindings;
 mod chain;
 mod records;
@@ -11,10 +12,12 @@ mod snapshots;
 pub mod verify;
 mod write;
 
+pub use access::{AccessPatch, way_name, way_named};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
 pub use write::NewAccount;
 
 use crate::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
+use crate::unlock::hours::Hours;
 use chain::{RecordKey, Writer};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use std::path::Path;
@@ -148,6 +151,7 @@ impl Store {
                 let (iot_id, room, group) = room?;
                 changes.push(DirectoryChange::PutRoom { iot_id, room, group: Number::new(&group) });
             }
+            changes.extend(access::load_access(t)?);
             Ok(changes)
         })
         .await

@@ -52,7 +52,12 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX snapshot_age ON snapshot (taken_ms) WHERE file IS NOT NULL;
      ALTER TABLE record ADD COLUMN snapshot TEXT;
      CREATE INDEX record_snapshot ON record (snapshot) WHERE snapshot IS NOT NULL;",
-    // 5: the record as a chain (D-29). `entry` is what counts; `record`, `watched` and `snapshot` follow from it, see [`super::chain`].
+    // 5: limits of opening, of accounts and doors, and how a door is told (D-23, D-26). A row only where something is set.
+    "CREATE TABLE access (
+        number TEXT PRIMARY KEY REFERENCES account (number) ON DELETE CASCADE, disabled INTEGER NOT NULL, hours TEXT NOT NULL,
+        profile TEXT, star TEXT, keys TEXT, ringback INTEGER, key_frame TEXT
+     ) STRICT, WITHOUT ROWID;",
+    // 6: the record as a chain (D-29). `entry` is what counts; `record`, `watched` and `snapshot` follow from it, see [`super::chain`].
     // What is there becomes its beginning when the store is opened.
     "CREATE TABLE entry (
         id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, content TEXT NOT NULL, hash BLOB NOT NULL

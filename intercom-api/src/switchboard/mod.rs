@@ -11,15 +11,16 @@ mod register;
 mod relay;
 mod ring;
 mod route;
+mod unlock;
 
 use crate::call::Call;
 use crate::control::{Answer, BanView, Numbers, Order};
 use crate::directory::{Applied, Directory};
-use crate::held::{Held, Told};
+use crate::held::Held;
 use crate::live::{CallId, Kept, Registration};
 use crate::model::{DirectoryChange, Number};
 use crate::turn::{CallTimer, Effect, Publication, Settings, Turn, unix_ms};
-use crate::unlock::{Channel, Lock};
+use crate::unlock::gate::{Gate, Note};
 use bytes::Bytes;
 use limits::{Guard, Sender};
 use media::asking::Way;
@@ -96,8 +97,13 @@ pub struct Switchboard {
     /// MESSAGEs on their way: our request, and whose answer waits for it.
     relays: HashMap<TxId, TxId>,
     key_frames_by: BTreeMap<Number, Way>,
+    gates: BTreeMap<Number, Gate>,
+    gate_timers: Timers<Number>,
+    /// Requests outside of dialogs that tell a door to open.
+    orders: HashMap<TxId, Number>,
+    notes: Vec<Note>,
+    next_ticket: u64,
     held: Held,
-    locks: BTreeMap<Number, Lock>,
     timers: Timers<(SessionId, CallTimer)>,
     next_session: u64,
     draining: bool,
@@ -138,8 +144,12 @@ impl Switchboard {
             ending: HashMap::new(),
             relays: HashMap::new(),
             key_frames_by: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            gate_timers: Timers::default(),
+            orders: HashMap::new(),
+            notes: Vec::new(),
+            next_ticket: 0,
             held: Held::default(),
-            locks: BTreeMap::new(),
             timers: Timers::default(),
             next_session: 0,
             draining: false,
@@ -202,12 +212,15 @@ impl Switchboard {
                     self.calls.remove(&session);
                 }
                 CallTimer::Retry => self.retry(now, session, out),
-                CallTimer::Ring | CallTimer::Absent | CallTimer::Progress | CallTimer::Talk | CallTimer::Unlock => {}
+                CallTimer::Ring | CallTimer::Absent | CallTimer::Progress | CallTimer::Talk => {}
             }
+        }
+        while let Some(door) = self.gate_timers.pop(now) {
+            self.at_gate(now, out, |turn| turn.gate_timeout(&door));
         }
         while let Some(told) = self.held.due(now) {
             self.count("unlock_told_before_written");
-            self.deliver(now, told, out);
+            self.at_gate(now, out, |turn| turn.deliver(&told));
         }
         while let Some(change) = self.location.expired(now) {
             self.change_location(now, change, out);
@@ -220,26 +233,27 @@ impl Switchboard {
 
     /// When [`Switchboard::timeout`] wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let (held, pings) = (self.held.next_deadline(), self.pings.next_deadline());
-        [self.endpoint.next_deadline(), self.timers.next(), self.location.next_deadline(), pings, held]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.endpoint.next_deadline(),
+            self.timers.next(),
+            self.gate_timers.next(),
+            self.location.next_deadline(),
+            self.pings.next_deadline(),
+            self.held.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Entries of the record that somebody awaits are on the disk ([`Held`]).
     pub fn committed(&mut self, now: Instant, numbers: &[u64], out: &mut Vec<Effect>) {
         for number in numbers {
             if let Some(told) = self.held.committed(*number) {
-                self.deliver(now, told, out);
+                self.at_gate(now, out, |turn| turn.deliver(&told));
             }
         }
         self.pump(now, out);
-    }
-
-    fn deliver(&mut self, now: Instant, told: Told, out: &mut Vec<Effect>) {
-        let Channel::Info { leg, .. } = told.asker.channel;
-        self.with_leg(now, leg, out, |call, turn| call.deliver(turn, &told));
     }
 
     /// An order of the HTTP side.
@@ -251,6 +265,7 @@ impl Switchboard {
             }
             Order::HangUp(id) => self.hang_up(now, &id, out),
             Order::Picture { call, preset, ticket } => self.picture(now, &call, preset, ticket, out),
+            Order::Unlock { door } => self.unlock_for_owner(now, &door, out),
             Order::Numbers => Answer::Numbers(Box::new(self.numbers(now))),
             Order::Bans => Answer::Bans(self.guard.bans.list(now).map(|ban| self.ban_view(&ban)).collect()),
             Order::Unban { source, account } => {
@@ -387,7 +402,10 @@ impl Switchboard {
         for applied in self.directory.apply(changes) {
             let (account, why) = match applied {
                 Applied::PasswordChanged(account) => (account, Unbound::PasswordChanged),
-                Applied::AccountRemoved(account) => (account, Unbound::AccountRemoved),
+                Applied::AccountRemoved(account) => {
+                    self.remove_gate(now, &account, out);
+                    (account, Unbound::AccountRemoved)
+                }
             };
             self.change_location(now, Change::Unbind { account: account.shared(), why }, out);
         }
@@ -485,6 +503,9 @@ impl Switchboard {
                 self.with_leg(now, leg, out, |call, turn| call.response(turn, tx, response.as_ref()));
             }
             Event::Response { leg: None, tx, response, method: Method::Options } => self.pinged(now, tx, response.is_some(), out),
+            Event::Response { leg: None, tx, response, .. } if self.orders.contains_key(&tx) => {
+                self.order_answered(now, tx, response.as_ref(), out);
+            }
             Event::Response { leg: None, tx, response, .. } => self.relayed(now, tx, response.as_ref()),
         }
     }
@@ -531,8 +552,13 @@ impl Switchboard {
             timers: &mut self.timers,
             sessions: &mut self.sessions,
             key_frames_by: &mut self.key_frames_by,
+            directory: &self.directory,
+            location: &self.location,
+            gates: &mut self.gates,
+            gate_timers: &mut self.gate_timers,
+            orders: &mut self.orders,
+            notes: &mut self.notes,
             held: &mut self.held,
-            locks: &mut self.locks,
             ending: &mut self.ending,
             settings: &self.settings,
             counters: &mut self.counters,

@@ -2,7 +2,6 @@
 //! and its final status back.
 
 use super::*;
-use crate::model::AccountType;
 use sip_core::endpoint::Lone;
 use sip_core::message::{Name, Uri};
 use std::time::Duration;
@@ -15,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_RELAYS: usize = 1024;
 
 impl Switchboard {
-    pub(super) fn message(&mut self, now: Instant, tx: TxId, request: &Message) {
+    pub(super) fn message(&mut self, now: Instant, tx: TxId, request: &Message, out: &mut Vec<Effect>) {
         let Some(sender) = self.authenticate(now, tx, request, None) else { return };
         if self.refuses_extension(now, tx, request) {
             return;
@@ -25,16 +24,15 @@ impl Switchboard {
         if request.body().len() > MAX_BODY {
             return self.refuse(now, tx, 413, "message_too_large");
         }
+        if self.is_about_a_door(&sender, &dialled, request) {
+            return self.lone_order(now, tx, request, &sender, &dialled, out);
+        }
         if self.directory.group(&dialled).is_some() {
             // One status could not say what became of many copies.
             return self.refuse(now, tx, 404, "message_to_group");
         }
-        let kind = self.directory.account(&dialled).map(|account| account.kind);
-        match kind {
-            None => return self.refuse(now, tx, 404, "unknown_number"),
-            // What a door acts upon are orders to open, and those have one road with its own rights (D-23).
-            Some(AccountType::Door) => return self.refuse(now, tx, 403, "message_to_door"),
-            Some(AccountType::App) => {}
+        if self.directory.account(&dialled).is_none() {
+            return self.refuse(now, tx, 404, "unknown_number");
         }
         let Some(binding) = self.location.get(&dialled) else { return self.refuse(now, tx, 480, "not_registered") };
         if self.relays.len() >= MAX_RELAYS {

@@ -23,7 +23,11 @@ impl Switchboard {
             Some(Method::Register) => self.register(now, tx, &request, flow, out),
             Some(Method::Invite) => self.invite(now, tx, &request, flow, out),
             Some(Method::Options) => self.options(now, tx, &request, &flow),
-            Some(Method::Message) => self.message(now, tx, &request),
+            Some(Method::Message) => self.message(now, tx, &request, out),
+            // One that names a dialog names one that is not ours.
+            Some(Method::Info) if self.settings.unlock_out_of_dialog && request.to().is_some_and(|to| to.tag().is_none()) => {
+                self.lone_info(now, tx, &request, out);
+            }
             Some(Method::Bye | Method::Info | Method::Update | Method::Prack) => self.stranger(tx, 481, "no_dialog"),
             // RFC 6665 §4.1.3: a NOTIFY without a subscription.
             Some(Method::Notify) => self.stranger(tx, 481, "no_subscription"),

@@ -1,7 +1,7 @@
 //! A door or phone of the simulated house: the softphone's pure [`Agent`] with a camera, a screen and habits.
 
 use bytes::Bytes;
-use fixtures::net::Packet;
+use fixtures::net::{Packet, Random};
 use intercom_api::softphone::{Agent, AgentConfig, AgentEvent, AgentOut};
 use sip_core::flow::{Flow, Transport};
 use sip_core::sdp::{self, Codec, Direction, H264, Local, Sdp, Stream, Supported};
@@ -47,6 +47,47 @@ pub struct Traits {
     pub offerless: bool,
 }
 
+/// How a door takes an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    Prompt,
+    /// It opens, and says so after that many milliseconds: in time, too late, or when nobody remembers.
+    Slow(u64),
+    /// It opens and says nothing.
+    Silent,
+    /// It opens and says so again and again.
+    Twice,
+    /// It stays shut and says so.
+    Refuses,
+}
+
+const MOODS: [Mood; 9] = [
+    Mood::Prompt,
+    Mood::Prompt,
+    Mood::Prompt,
+    Mood::Slow(1000),
+    Mood::Slow(2800),
+    Mood::Slow(4000),
+    Mood::Silent,
+    Mood::Twice,
+    Mood::Refuses,
+];
+
+/// An order that a door took.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub reqsn: u64,
+    pub at: Instant,
+    pub mood: Mood,
+}
+
+/// A door's answer: in the dialog, or a MESSAGE to this number.
+#[derive(Clone, Debug)]
+struct Reply {
+    body: String,
+    to: Option<String>,
+}
+
 pub struct Device {
     pub name: String,
     pub ip: IpAddr,
@@ -72,7 +113,14 @@ pub struct Device {
     pub dark: bool,
     /// A door that gets the order and says nothing.
     pub silent: bool,
-    orders: Vec<(u64, Instant)>,
+    /// A door whose mood decides how it takes each order; `None`: it opens and says so.
+    pub moods: Option<Random>,
+    /// Every order that it took, once: its number, how it took it, and whether it has said 200.
+    pub orders: Vec<Order>,
+    /// Answers that it gives later.
+    answers: Vec<(Instant, Reply)>,
+    /// Results that it was told, all of them: number and status.
+    pub told: Vec<(u64, u64)>,
     results: Vec<u64>,
     /// To-tags of provisional and 2xx responses to its call.
     pub tags: Vec<String>,
@@ -122,7 +170,10 @@ impl Device {
             openings: 0,
             dark: false,
             silent: false,
+            moods: None,
             orders: Vec::new(),
+            answers: Vec::new(),
+            told: Vec::new(),
             results: Vec::new(),
             tags: Vec::new(),
             seed,
@@ -248,7 +299,7 @@ impl Device {
     }
 
     pub fn tell(&mut self, now: Instant, to: &str, text: &str) {
-        self.with_agent(|agent, out| agent.message(now, to, text, out), now);
+        self.with_agent(|agent, out| agent.message(now, to, "text/plain", text, out), now);
     }
 
     pub fn info(&mut self, now: Instant, content_type: &str, body: &str) {
@@ -268,7 +319,8 @@ impl Device {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.agent.next_deadline(), self.tick, self.ring_until, self.decide_at].into_iter().flatten().min()
+        let answer = self.answers.iter().map(|(at, _)| *at).min();
+        [self.agent.next_deadline(), self.tick, self.ring_until, self.decide_at, answer].into_iter().flatten().min()
     }
 
     pub fn sizes(&self) -> (usize, usize, usize) {
@@ -286,6 +338,10 @@ impl Device {
         }
         if self.ring_until.take_if(|at| *at <= now).is_some() && !self.answered {
             self.answer(now, 480);
+        }
+        let due = self.answers.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>();
+        for (_, reply) in due {
+            self.reply(now, &reply);
         }
         if self.tick.is_some_and(|at| at <= now) {
             self.tick = Some(now + TICK);
@@ -374,12 +430,13 @@ impl Device {
                 self.story.push("ended".into());
                 self.forget_call();
             }
-            AgentEvent::Info { body } => self.unlock_info(now, &body),
+            AgentEvent::Info { body } => self.unlock_info(now, &body, None),
             AgentEvent::Reoffered { code: 200, body } => {
                 self.story.push(self.wish.into());
                 self.agreed(now, &body);
             }
             AgentEvent::Reoffered { code, .. } => self.story.push(format!("not {} {code}", self.wish)),
+            AgentEvent::Message { from, body } if body.starts_with(b"{") => self.unlock_info(now, &body, Some(from)),
             AgentEvent::Message { from, body } => self.story.push(format!("{} from {from}", String::from_utf8_lossy(&body))),
             AgentEvent::Delivered { code } => self.story.push(format!("told {code}")),
         }
@@ -393,25 +450,66 @@ impl Device {
         }
     }
 
-    fn unlock_info(&mut self, now: Instant, body: &[u8]) {
+    /// The same outside of any call.
+    pub fn unlock_by_message(&mut self, now: Instant, door: &str, reqsn: u16) {
+        let body = format!("{{\"req\":\"unlock\",\"reqsn\":{reqsn}}}");
+        self.with_agent(|agent, out| agent.message(now, door, "application/json", &body, out), now);
+    }
+
+    pub fn unlock_by_lone_info(&mut self, now: Instant, door: &str, reqsn: u16) {
+        let body = format!("{{\"req\":\"unlock\",\"reqsn\":{reqsn}}}");
+        self.with_agent(|agent, out| agent.lone_info(now, door, "application/json", &body, out), now);
+    }
+
+    pub fn unregister(&mut self, now: Instant) {
+        self.with_agent(|agent, out| agent.unregister(now, out), now);
+    }
+
+    /// `from`: who sent it as a MESSAGE.
+    fn unlock_info(&mut self, now: Instant, body: &[u8], from: Option<String>) {
         let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else { return };
         let Some(reqsn) = value["reqsn"].as_u64() else { return };
         if value["req"] == "unlock" && self.habit == Habit::Door {
-            if self.orders.iter().any(|(number, at)| *number == reqsn && now < *at + Duration::from_secs(3)) {
+            if self.orders.iter().any(|order| order.reqsn == reqsn && now < order.at + Duration::from_secs(3)) {
                 return;
             }
-            self.orders.push((reqsn, now));
-            self.openings += 1;
-            if !self.silent {
-                let body = format!("{{\"res\":\"unlock\",\"reqsn\":{reqsn},\"status\":200}}");
-                for _ in 0..2 {
-                    self.info(now, "application/json", &body);
+            let mood = self.moods.as_mut().map_or(if self.silent { Mood::Silent } else { Mood::Prompt }, |random| {
+                MOODS[random.below(MOODS.len() as u32) as usize]
+            });
+            self.orders.push(Order { reqsn, at: now, mood });
+            self.openings += u32::from(mood != Mood::Refuses);
+            let status = if mood == Mood::Refuses { 403 } else { 200 };
+            let reply = Reply { body: format!("{{\"res\":\"unlock\",\"reqsn\":{reqsn},\"status\":{status}}}"), to: from };
+            let times: &[u64] = match mood {
+                Mood::Prompt | Mood::Refuses => &[0],
+                Mood::Slow(ref ms) => std::slice::from_ref(ms),
+                Mood::Silent => &[],
+                Mood::Twice => &[0, 300, 2900],
+            };
+            for ms in times {
+                match ms {
+                    0 => self.reply(now, &reply),
+                    ms => self.answers.push((now + Duration::from_millis(*ms), reply.clone())),
                 }
             }
         }
-        if value["res"] == "unlock" && !self.results.contains(&reqsn) {
-            self.results.push(reqsn);
-            self.story.push(format!("unlock {reqsn} {}", value["status"]));
+        if let (true, Some(status)) = (value["res"] == "unlock", value["status"].as_u64()) {
+            self.told.push((reqsn, status));
+            if !self.results.contains(&reqsn) {
+                self.results.push(reqsn);
+                self.story.push(format!("unlock {reqsn} {status}"));
+            }
+        }
+    }
+
+    fn reply(&mut self, now: Instant, reply: &Reply) {
+        match &reply.to {
+            Some(to) => self.with_agent(|agent, out| agent.message(now, to, "application/json", &reply.body, out), now),
+            None => {
+                for _ in 0..2 {
+                    self.info(now, "application/json", &reply.body);
+                }
+            }
         }
     }
 

@@ -6,18 +6,20 @@
 
 pub mod device;
 pub mod flight;
+pub mod house;
 pub mod trace;
 
 use bytes::Bytes;
 use device::Device;
 use fixtures::net::{Net, Packet, Weather};
-use intercom_api::control::Order;
+use intercom_api::control::{Answer, Order};
 use intercom_api::directory::Directory;
 use intercom_api::live::{CallId, CallView};
 use intercom_api::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
 use intercom_api::record::{Record, Watched};
 use intercom_api::switchboard::{Parts, Switchboard};
 use intercom_api::turn::{Effect, Publication, Settings};
+use intercom_api::unlock::Outcome;
 use media::command::{Command, LegId, PairId, SessionId, WorkerId};
 use media::engine::{Channel, Engine, Out, Tail};
 use media::ports::PortStock;
@@ -47,6 +49,12 @@ pub struct World {
     awaited: Vec<u64>,
     pub sick_disk: bool,
     pub watched: Vec<Watched>,
+    /// When which door was told to open: the number of the order, none for keys.
+    pub pulses: Vec<(Instant, String, Option<u64>)>,
+    /// What devices sent last, for a replay.
+    sent: Vec<Packet>,
+    /// What the HTTP side was told, by ticket.
+    pub told: BTreeMap<u64, Vec<Outcome>>,
     /// SIP messages and media commands as they happened.
     pub ladder: Vec<String>,
     /// Messages still to lose: to whom, what their first line holds, how many.
@@ -65,6 +73,10 @@ pub struct World {
 impl World {
     /// A room `room` with these devices; `accounts`: name and type.
     pub fn new(weather: Weather, seed: u64, accounts: &[(&str, AccountType)]) -> World {
+        World::with(weather, seed, accounts, Settings::default())
+    }
+
+    pub fn with(weather: Weather, seed: u64, accounts: &[(&str, AccountType)], settings: Settings) -> World {
         let start = epoch();
         let mut directory = Directory::default();
         let account = |(name, kind): &(&str, AccountType)| {
@@ -89,7 +101,7 @@ impl World {
                 // The longest there is: a storm may hold up a door's challenge and its second INVITE for half a minute each.
                 ring_timeout: Duration::from_secs(180),
                 talk_limit: Duration::from_secs(300),
-                ..Settings::default()
+                ..settings
             },
             realm: "doorline".into(),
             public_host: None,
@@ -113,6 +125,9 @@ impl World {
             awaited: Vec::new(),
             sick_disk: false,
             watched: Vec::new(),
+            pulses: Vec::new(),
+            sent: Vec::new(),
+            told: BTreeMap::new(),
             ladder: Vec::new(),
             losses: Vec::new(),
             wrongs: Vec::new(),
@@ -143,6 +158,16 @@ impl World {
     fn collect(&mut self, name: &str) {
         let Some(device) = self.devices.get_mut(name) else { return };
         for packet in std::mem::take(&mut device.outbox) {
+            if packet.to == SERVER && !packet.stream {
+                self.sent.push(packet.clone());
+            }
+            self.post(packet);
+        }
+    }
+
+    /// Somebody sends once more what a device has sent: the last datagram, or one before it.
+    pub fn replay(&mut self, back: usize) {
+        if let Some(packet) = self.sent.iter().rev().nth(back).cloned() {
             self.post(packet);
         }
     }
@@ -159,10 +184,11 @@ impl World {
         self.perform(effects);
     }
 
-    pub fn order(&mut self, order: Order) {
+    pub fn order(&mut self, order: Order) -> Answer {
         let mut effects = Vec::new();
-        self.board.command(self.now, order, &mut effects);
+        let answer = self.board.command(self.now, order, &mut effects);
         self.perform(effects);
+        answer
     }
 
     /// Runs everything that is due until `end`.
@@ -276,6 +302,10 @@ impl World {
                     self.awaited.extend(record.awaited);
                     self.records.push(*record);
                 }
+                Effect::Publish(Publication::Unlocked { ticket, outcome, .. }) => {
+                    self.note(format!("http told {} {}", outcome.status(), outcome.name()));
+                    self.told.entry(ticket).or_default().push(outcome);
+                }
                 Effect::Publish(Publication::Unregistered { account, .. }) => {
                     self.registered.remove(&*account);
                 }
@@ -316,6 +346,11 @@ impl World {
         if packet.from == SERVER || packet.to == SERVER {
             let text = String::from_utf8_lossy(&packet.bytes).into_owned();
             let line = describe(&text);
+            if let (true, Some(number)) = (packet.from == SERVER, order_of(&text))
+                && !self.pulses.iter().any(|(at, door, of)| *door == to && *of == Some(number) && self.now < *at + MEMORY)
+            {
+                self.pulses.push((self.now, to.clone(), Some(number)));
+            }
             let loss = self.losses.iter_mut().find(|(whom, what, left)| *whom == to && line.contains(what.as_str()) && *left > 0);
             let lost = loss.map(|loss| loss.2 -= 1).is_some();
             self.note(format!("{from} > {to} {line}{}", if lost { " (lost)" } else { "" }));
@@ -333,6 +368,9 @@ impl World {
     }
 
     fn note_command(&mut self, command: &Command) {
+        if let Command::Press { digit: '*', .. } = command {
+            self.pulses.push((self.now, "d1".into(), None));
+        }
         let stream = |plan: &media::command::LegPlan| {
             let part = |stream: &Option<media::command::StreamPlan>, name: &str| {
                 stream.as_ref().map_or(String::new(), |s| match (s.send, s.receive) {
@@ -360,6 +398,7 @@ impl World {
             Command::TakePicture { .. } => return,
             // Follows every answer.
             Command::Watch { .. } => return,
+            Command::Keys { pass, .. } => format!("media keys {}", if *pass { "pass" } else { "stay" }),
             Command::Press { leg, digit, .. } => format!("media press {digit} of {}", self.leg(*leg)),
             Command::Remove { leg, .. } => format!("media remove {}", self.leg(*leg)),
             Command::Close { .. } => "media close".to_owned(),
@@ -412,6 +451,15 @@ impl World {
 /// The server's view of a device's connection.
 fn connection(remote: SocketAddr) -> Flow {
     Flow { transport: Transport::Tcp, local: SERVER, remote }
+}
+
+/// Repeats of an order come within it.
+const MEMORY: Duration = Duration::from_secs(40);
+
+/// The number of an order to open.
+fn order_of(text: &str) -> Option<u64> {
+    let body = text.split("\r\n\r\n").nth(1).filter(|body| body.contains("\"req\":\"unlock\""))?;
+    serde_json::from_str::<serde_json::Value>(body).ok()?["reqsn"].as_u64()
 }
 
 /// `INVITE`, `183 + SDP`, `CANCEL (Call completed elsewhere)`.

@@ -139,7 +139,7 @@ impl Endpoint {
         self.leg_ids.insert(tag, id);
         let mut leg = Leg::new(dialog, Some(tx), false);
         leg.learn_allow(&request);
-        self.legs.insert(id, leg);
+        self.legs.insert(id, Box::new(leg));
         self.on_flows.add_leg(flow, id);
         if let Some((.., owner)) = self.servers.get_mut(&tx) {
             *owner = Some(id);
@@ -187,7 +187,7 @@ impl Endpoint {
         self.leg_ids.insert(tag, id);
         let leg = Leg::new(dialog, Some(tx), true);
         let description = Some(invite.body).filter(|body| !body.is_empty());
-        self.legs.insert(id, Leg { offerless: description.is_none(), description, ..leg });
+        self.legs.insert(id, Box::new(Leg { offerless: description.is_none(), description, ..leg }));
         self.on_flows.add_leg(invite.flow, id);
         id
     }

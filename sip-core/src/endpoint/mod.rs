@@ -158,7 +158,8 @@ pub struct Endpoint {
     answered: Answered,
     client_ids: HashMap<ClientKey, TxId>,
     clients: HashMap<TxId, Client>,
-    legs: HashMap<LegId, Leg>,
+    /// In boxes: a table is half empty after it has grown.
+    legs: HashMap<LegId, Box<Leg>>,
     /// By our tag, which is unpredictable and unique.
     leg_ids: HashMap<String, LegId>,
     on_flows: OnFlows,

@@ -1,0 +1,145 @@
+//! `/v1/doors`: what is set for a door, and opening it; `PATCH /v1/accounts/{number}`: what limits an account in opening.
+
+use super::ApiState;
+use super::v1::{Page, Problem, commit};
+use crate::control::{Answer, Order};
+use crate::model::{Access, Account, AccountType};
+use crate::profile::{self, Profile, Star};
+use crate::store::{AccessPatch, way_name, way_named};
+use crate::unlock::hours::Hours;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+/// Keys of one code.
+const MAX_KEYS: usize = 16;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountPatch {
+    disabled: Option<bool>,
+    hours: Option<Hours>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DoorPatch {
+    disabled: Option<bool>,
+    hours: Option<Hours>,
+    #[serde(default, deserialize_with = "given")]
+    profile: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    star: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    keys: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    ringback: Option<Option<bool>>,
+    #[serde(default, deserialize_with = "given")]
+    key_frame: Option<Option<String>>,
+}
+
+/// `null` is something else than nothing.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+/// `null` in, `null` out; a text must be one of those known.
+fn known<T>(text: Option<Option<String>>, find: impl Fn(&str) -> Option<T>, what: &str) -> Result<Option<Option<T>>, Problem> {
+    let Some(Some(text)) = text else { return Ok(text.map(|_| None)) };
+    find(&text).map(|found| Some(Some(found))).ok_or_else(|| Problem::bad(format!("`{text}` is not {what}")))
+}
+
+impl DoorPatch {
+    fn checked(self) -> Result<AccessPatch, Problem> {
+        let names: Vec<&str> = profile::ALL.iter().map(|profile| profile.name).collect();
+        let code = |keys: &str| {
+            let fits = (1..=MAX_KEYS).contains(&keys.len()) && keys.chars().all(|key| media::dtmf::event(key).is_some());
+            fits.then(|| keys.to_ascii_uppercase())
+        };
+        Ok(AccessPatch {
+            disabled: self.disabled,
+            hours: self.hours,
+            profile: known(self.profile, Profile::named, &format!("one of {}", names.join(", ")))?,
+            star: known(self.star, Star::named, "relay or translate")?,
+            keys: known(self.keys, code, "1 to 16 of the keys 0-9, *, #, A-D")?,
+            ringback: self.ringback,
+            key_frame: known(self.key_frame, way_named, "pli, fir or info")?,
+        })
+    }
+}
+
+fn parsed<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::bad(error.to_string()))
+}
+
+pub async fn change_account(
+    State(state): State<ApiState>,
+    Path(number): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let AccountPatch { disabled, hours } = parsed(&body)?;
+    let patch = AccessPatch { disabled, hours, ..AccessPatch::default() };
+    let (account, access, changes) = state.store.change_access(number, AccountType::App, patch).await?;
+    commit(&state, changes).await?;
+    Ok(Json(json!({"number": account.number.as_str(), "disabled": access.disabled, "hours": access.hours})))
+}
+
+pub async fn doors(State(state): State<ApiState>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+    let doors = state.store.doors(page.after(), page.limit()).await?;
+    Ok(Json(doors.iter().map(|(account, access)| door_json(&state, account, access)).collect()))
+}
+
+pub async fn door(State(state): State<ApiState>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
+    let (account, access) = state.store.access(number, AccountType::Door).await?;
+    Ok(Json(door_json(&state, &account, &access)))
+}
+
+pub async fn change_door(State(state): State<ApiState>, Path(number): Path<String>, body: Bytes) -> Result<Json<Value>, Problem> {
+    let patch = parsed::<DoorPatch>(&body)?.checked()?;
+    let (account, access, changes) = state.store.change_access(number, AccountType::Door, patch).await?;
+    commit(&state, changes).await?;
+    Ok(Json(door_json(&state, &account, &access)))
+}
+
+/// `profile` is what was chosen, `acts_as` what it comes to with the `User-Agent` of the door's registration.
+fn door_json(state: &ApiState, account: &Account, access: &Access) -> Value {
+    let registration = state.live.registrations.get(account.number.as_str());
+    let agent = registration.as_ref().and_then(|found| found.binding.user_agent.as_deref()).unwrap_or_default();
+    json!({
+        "number": account.number.as_str(),
+        "name": account.name,
+        "registered": registration.is_some(),
+        "disabled": access.disabled,
+        "hours": access.hours,
+        "profile": access.door.profile.map(|profile| profile.name),
+        "acts_as": Profile::of(access.door.profile, agent).name,
+        "star": access.door.star.map(Star::name),
+        "keys": access.door.keys,
+        "ringback": access.door.ringback,
+        "key_frame": access.door.key_frame.map(way_name),
+    })
+}
+
+/// Waits for the outcome: the HTTP status is that of the wish (D-28).
+pub async fn unlock(State(state): State<ApiState>, Path(number): Path<String>) -> Result<Response, Problem> {
+    let answer = state.control.order(Order::Unlock { door: number }).await;
+    let answer = answer.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    match answer {
+        Answer::Unlocked { outcome, took } => {
+            let status = outcome.status();
+            let body = json!({
+                "status": status,
+                "reason": outcome.name(),
+                "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            });
+            // SIP knows 6xx, HTTP does not.
+            let code = StatusCode::from_u16(status).ok().filter(|code| code.as_u16() < 600).unwrap_or(StatusCode::BAD_GATEWAY);
+            Ok((code, Json(body)).into_response())
+        }
+        _ => Err(Problem::new(StatusCode::NOT_FOUND, "there is no such door")),
+    }
+}
