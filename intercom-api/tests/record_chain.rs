@@ -15,7 +15,6 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 /// A store in a folder of its own.
 struct House {
@@ -496,52 +495,5 @@ proptest! {
                 prop_assert!(verify(&copy.join("db"), &house.album, None).is_err(), "{sql}");
             }
         }
-    }
-}
-
-/// What an entry costs: run by hand with `--ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn cost_of_an_entry() {
-    const WISHES: i64 = 2000;
-    let size = |house: &House| {
-        ["db", "db-wal"].map(|name| fs::metadata(house.root.join(name)).map_or(0, |m| m.len())).iter().sum::<u64>()
-    };
-    for batch in [1, 64] {
-        let house = House::new();
-        let begin = Instant::now();
-        let mut entries = Vec::new();
-        for asked_ms in 0..WISHES {
-            let record = Record {
-                account: "p1234567".into(),
-                road: "info".into(),
-                door: "d1234567".into(),
-                room: "101".into(),
-                call: "0123456789abcdef01234567".into(),
-                reqsn: 7,
-                asked_ms,
-                outcome: "asked".into(),
-                ..Record::default()
-            };
-            entries.push(Entry::Asked(Box::new(record.clone())));
-            entries.push(Entry::Ended(Box::new(Record { outcome: "opened".into(), status: 200, ..record })));
-            if entries.len() >= batch {
-                house.store().append(std::mem::take(&mut entries)).await.unwrap();
-            }
-        }
-        house.store().append(entries).await.unwrap();
-        let spent = begin.elapsed();
-        let copy = house.copy();
-        let bytes = fs::metadata(copy.join("db")).unwrap().len();
-        let begin = Instant::now();
-        let whole = house.verify().unwrap();
-        println!(
-            "{} entries a commit: {:.1} us an entry, {} bytes an entry with its row ({} with the log), verified in {:?}",
-            batch.max(2),
-            spent.as_secs_f64() * 1e6 / (2 * WISHES) as f64,
-            bytes / whole.entries as u64,
-            size(&house) / whole.entries as u64,
-            begin.elapsed()
-        );
     }
 }
