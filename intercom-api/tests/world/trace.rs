@@ -156,6 +156,9 @@ impl Trace {
             }
             ["loses", what, count] => world.losses.push((who.to_owned(), (*what).to_owned(), count.parse().expect("a count"))),
             ["unlocks", reqsn] => world.act(who, |d, now| d.unlock(now, reqsn.parse().expect("a number"))),
+            ["unlocks", door, "by", "message", reqsn] => {
+                world.act(who, |d, now| d.unlock_by_message(now, door, reqsn.parse().expect("a number")));
+            }
             ["dials", key] => world.act(who, |d, now| d.info(now, "application/dtmf", key)),
             ["refuses", "INFO"] => world.act(who, |d, _| d.agent.info_code = 488),
             ["opens", "silently"] => world.act(who, |d, _| d.silent = true),
