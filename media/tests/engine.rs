@@ -38,7 +38,7 @@ fn phone_audio_reaches_the_door_only_after_the_answer_and_video_never() {
     let sent = w.give(pair(A, Kind::Video), Channel::Rtp, address(A, Kind::Video), &rtp(98, 1, 1, 51, true, IDR));
     assert!(sent.is_empty());
     let digits =
-        w.give(pair(A, Kind::Audio), Channel::Rtp, address(A, Kind::Audio), &rtp(103, 3, 320, 50, true, &[10, 0, 0, 160]));
+        w.give(pair(A, Kind::Audio), Channel::Rtp, address(A, Kind::Audio), &rtp(103, 3, 320, 50, true, &[5, 0, 0, 160]));
     assert_eq!(digits[0].pt, 102, "telephone-event by the door's payload type");
     let report = w.report();
     assert_eq!(report[1].audio.drops, [("not_talking", 1)]);
