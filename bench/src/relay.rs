@@ -313,7 +313,9 @@ fn set_up(binary: &Path, content: Content, bursts: bool, calls: usize, phones: u
 
 fn start(binary: &Path, calls: usize, phones: usize, media: impl Fn(usize, usize) -> Media) -> anyhow::Result<(Server, House)> {
     on(Core::Server)?;
-    let settings = [("MEDIA__WORKERS", "1"), ("RING__TIMEOUT_S", "180"), ("RING__TONE", "none")];
+    // Calls wait for their turn longer than people are silent and talk: no limit may end them.
+    let limits = [("MEDIA__SILENCE_S", "0"), ("TALK__LIMIT_S", "3600"), ("RING__TIMEOUT_S", "180")];
+    let settings = [&limits[..], &[("MEDIA__WORKERS", "1"), ("RING__TONE", "none")]].concat();
     let server = Server::start(binary, "127.0.0.63", PORTS, &settings);
     on(Core::Generator)?;
     ring::provision(&server, calls, phones);

@@ -25,7 +25,7 @@ impl Rtpengine {
         command.args(["--foreground", "--log-stderr", "--log-level=3", "--table=-1", "--delete-delay=0"]);
         command.args([format!("--interface={ip}"), format!("--listen-ng={ng}")]);
         command.args([format!("--port-min={from}"), format!("--port-max={to}")]);
-        command.arg("--config-file=none");
+        command.args(["--config-file=none", "--timeout=3600", "--silent-timeout=3600"]);
         if threads > 0 {
             command.arg(format!("--num-threads={threads}"));
         }
