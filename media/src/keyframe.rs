@@ -13,6 +13,8 @@ use std::time::Instant;
 
 /// Longest group that is kept, in bytes (D-19).
 pub const LIMIT: usize = 128 << 10;
+/// And in packets: those without content must not fill the memory either.
+const PACKETS: usize = 1024;
 /// A group is passed on up to the live packet if it has at most so many packets after its key frame (D-19).
 pub const BRIDGE: usize = 30;
 /// Parameter sets that are kept; a stream has one SPS and one or two PPS.
@@ -58,7 +60,7 @@ impl Group {
         // A datagram is shorter than 64 KB.
         let length = payload.len() as u16;
         self.entries.push(Entry { begin, length, marker: packet.marker(), timestamp: packet.timestamp() });
-        self.bytes.len() <= LIMIT
+        self.bytes.len() <= LIMIT && self.entries.len() <= PACKETS
     }
 
     fn packets(&self) -> impl Iterator<Item = Kept<'_>> {
@@ -443,6 +445,16 @@ mod tests {
         assert_eq!(said.iter().filter(|took| **took == Took::TooLarge).count(), 1);
         assert!(!said.contains(&Took::KeyFrame));
         assert_eq!(cache.kept_at(), None);
+    }
+
+    #[test]
+    fn packets_without_content_fill_nothing() {
+        let mut cache = KeyFrames::default();
+        give(&mut cache, 0, 0, false, SPS_0);
+        for n in 1..=3000 {
+            assert_eq!(give(&mut cache, n, 0, false, &[]), Took::Nothing);
+        }
+        assert!(cache.arriving.group.entries.len() <= PACKETS + 1);
     }
 
     #[test]
