@@ -71,13 +71,19 @@ impl World {
     fn new() -> World {
         let account = |(number, kind): (&str, AccountType)| {
             let (number, password) = (Number::new(number), Secret::new("pw"));
-            DirectoryChange::PutAccount(Account { number, password, kind, name: None, created_ms: 0 })
+            DirectoryChange::PutAccount(Account { number, password, kind, name: None, created_ms: 0, app: Default::default() })
         };
         let (door, app) = (AccountType::Door, AccountType::App);
         let members = vec![Number::new("p1"), Number::new("p2")];
         let mut directory = Directory::default();
         directory.apply([("d1", door), ("p1", app), ("p2", app)].map(account).into());
-        directory.apply(vec![DirectoryChange::PutGroup(Group { id: Number::new("room"), members, name: None, created_ms: 0 })]);
+        directory.apply(vec![DirectoryChange::PutGroup(Group {
+            id: Number::new("room"),
+            members,
+            name: None,
+            created_ms: 0,
+            app: Default::default(),
+        })]);
         let now = Instant::now();
         let board = Switchboard::new(Parts {
             settings: Settings { domains: vec!["s".into()], ..Settings::default() },

@@ -139,6 +139,7 @@ mod tests {
             kind: AccountType::App,
             name: None,
             created_ms: 0,
+            app: Default::default(),
         })
     }
 

@@ -94,6 +94,23 @@ impl AccountType {
     }
 }
 
+/// Whose an account, group, door or space is: an appKey of the API; empty: the installation's own.
+pub type App = Arc<str>;
+
+/// For whom the API acts: what he makes is his, what is another's is closed to him (spec admin-api.md §2.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    pub app: App,
+    /// The owner of the installation and its operators reach everything.
+    pub all: bool,
+}
+
+impl Tenant {
+    pub fn may(&self, app: &str) -> bool {
+        self.all || *self.app == *app
+    }
+}
+
 /// Someone who may register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -103,6 +120,7 @@ pub struct Account {
     pub name: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: i64,
+    pub app: App,
 }
 
 /// The app accounts of one room; what a door unit dials.
@@ -113,6 +131,7 @@ pub struct Group {
     pub name: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: i64,
+    pub app: App,
 }
 
 /// What limits an account in opening doors, or a door in being opened (D-23), and how a door is told.

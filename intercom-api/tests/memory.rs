@@ -53,7 +53,14 @@ fn an_idle_binding_costs_less_than_a_kibibyte() {
     let mut directory = Directory::default();
     let account = |index: usize| {
         let (number, password) = (Number::new(&number(index)), Secret::new("p4kq2"));
-        DirectoryChange::PutAccount(Account { number, password, kind: AccountType::App, name: None, created_ms: 0 })
+        DirectoryChange::PutAccount(Account {
+            number,
+            password,
+            kind: AccountType::App,
+            name: None,
+            created_ms: 0,
+            app: Default::default(),
+        })
     };
     directory.apply((0..PHONES).map(account).collect());
     let mut board = Switchboard::new(Parts {

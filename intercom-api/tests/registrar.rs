@@ -22,7 +22,7 @@ const EPOCH_MS: i64 = 1_790_000_000_000;
 
 fn account(number: &str, password: &str, kind: AccountType) -> DirectoryChange {
     let (number, password) = (Number::new(number), Secret::new(password));
-    DirectoryChange::PutAccount(Account { number, password, kind, name: None, created_ms: 0 })
+    DirectoryChange::PutAccount(Account { number, password, kind, name: None, created_ms: 0, app: Default::default() })
 }
 
 /// A server with the phones 101 and 102 (and as many more as a test wants), whose password is `pw`, and the door d1.
@@ -43,7 +43,13 @@ impl Server {
         let mut directory = Directory::default();
         let members: Vec<Number> = (101..101 + phones).map(|n| Number::new(&n.to_string())).collect();
         directory.apply(members.iter().map(|number| account(number.as_str(), "pw", AccountType::App)).collect());
-        let group = Group { id: Number::new("room"), members: members.into_iter().take(2).collect(), name: None, created_ms: 0 };
+        let group = Group {
+            id: Number::new("room"),
+            members: members.into_iter().take(2).collect(),
+            name: None,
+            created_ms: 0,
+            app: Default::default(),
+        };
         directory.apply(vec![account("d1", "pw", AccountType::Door), DirectoryChange::PutGroup(group)]);
         let board = Switchboard::new(Parts {
             settings,

@@ -124,7 +124,7 @@ fn server() -> Switchboard {
     let mut directory = Directory::default();
     let account = |(number, kind): &(&str, AccountType)| {
         let (number, password) = (Number::new(number), Secret::new(PASSWORD));
-        DirectoryChange::PutAccount(Account { number, password, kind: *kind, name: None, created_ms: 0 })
+        DirectoryChange::PutAccount(Account { number, password, kind: *kind, name: None, created_ms: 0, app: Default::default() })
     };
     directory.apply(ACCOUNTS.iter().map(account).collect());
     Switchboard::new(Parts {

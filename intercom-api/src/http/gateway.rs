@@ -1,11 +1,12 @@
 //! The provisioning API (spec admin-api.md §5, §6): which path takes which version, how parameters are checked, what comes
 //! back. The validation table is §13.1.
 
+use super::caller::Caller;
 use super::envelope::{Envelope, Reply};
 use super::{ApiState, now_ms};
 use crate::model::{Account, AccountType, DirectoryChange, Number};
 use crate::room;
-use crate::store::StoreError;
+use crate::store::{NO_ACCOUNT, StoreError};
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method};
@@ -46,6 +47,7 @@ fn find(path: &str) -> Option<(Endpoint, &'static str)> {
 
 pub async fn handle(
     State(state): State<ApiState>,
+    caller: Caller,
     method: Method,
     Path(path): Path<String>,
     Query(query): Query<HashMap<String, String>>,
@@ -62,44 +64,44 @@ pub async fn handle(
     let Some((endpoint, _)) = found else {
         return Reply::error(20003, "gateway.not found backend router", "no such path, method or apiVer").with_id(envelope.id);
     };
-    let reply = run(&state, endpoint, &Params(envelope.params)).await.unwrap_or_else(|refusal| refusal);
+    let reply = run(&state, &caller, endpoint, &Params(envelope.params)).await.unwrap_or_else(|refusal| refusal);
     reply.with_id(envelope.id)
 }
 
-async fn run(state: &ApiState, endpoint: Endpoint, params: &Params) -> Result<Reply, Reply> {
+async fn run(state: &ApiState, caller: &Caller, endpoint: Endpoint, params: &Params) -> Result<Reply, Reply> {
     let store = &state.store;
+    let tenant = caller.tenant.clone();
     match endpoint {
         Endpoint::SipAdd => {
             let count = params.count()?;
             let code = params.integer("type")?;
             let kind = AccountType::from_code(code).ok_or_else(|| invalid("type is 0 (app) or 1 (door unit)"))?;
-            let (accounts, changes) = store.invent_accounts(count, kind, now_ms()).await.map_err(refuse)?;
+            let (accounts, changes) = store.invent_accounts(tenant, count, kind, now_ms()).await.map_err(refuse)?;
             commit(state, changes).await?;
             Ok(Reply::ok(Some(accounts.iter().map(|a| account_json(state, a)).collect())))
         }
         Endpoint::SipDetailGet => {
-            let account = store.account(params.number("sipNumber")?).await.map_err(refuse)?;
-            let account = account.ok_or_else(|| refuse(StoreError::NotFound("SYS_0002".into())))?;
+            let account = store.account(tenant, params.number("sipNumber")?).await.map_err(refuse)?;
             Ok(Reply::ok(Some(account_json(state, &account))))
         }
         Endpoint::SipPasswordUpdate => {
-            let (account, changes) = store.renew_password(params.number("sipNumber")?).await.map_err(refuse)?;
+            let (account, changes) = store.renew_password(tenant, params.number("sipNumber")?).await.map_err(refuse)?;
             commit(state, changes).await?;
             Ok(Reply::ok(Some(json!({ "sipPassword": account.password.reveal() }))))
         }
         Endpoint::GroupAdd => {
-            let (groups, changes) = store.invent_groups(params.count()?, now_ms()).await.map_err(refuse)?;
+            let (groups, changes) = store.invent_groups(tenant, params.count()?, now_ms()).await.map_err(refuse)?;
             commit(state, changes).await?;
             let list = groups.iter().map(|g| json!({ "groupID": g.id.as_str(), "createTime": g.created_ms }));
             Ok(Reply::ok(Some(list.collect())))
         }
         Endpoint::GroupSipAdd => {
-            let changes = store.add_members(params.group()?, params.numbers("sipNumberList")?).await.map_err(refuse)?;
+            let changes = store.add_members(tenant, params.group()?, params.numbers("sipNumberList")?).await.map_err(refuse)?;
             commit(state, changes).await?;
             Ok(Reply::ok(None))
         }
         Endpoint::GroupSipList => {
-            let members = store.members(params.group()?).await.map_err(refuse)?;
+            let members = store.members(tenant, params.group()?).await.map_err(refuse)?;
             Ok(Reply::ok(Some(members.iter().map(|a| account_json(state, a)).collect())))
         }
         Endpoint::SipNumberSync => {
@@ -109,13 +111,13 @@ async fn run(state: &ApiState, endpoint: Endpoint, params: &Params) -> Result<Re
             }
             let (iot_id, host) = (params.text("iotId", MAX_TEXT)?, params.text("host", MAX_TEXT)?);
             let (number, password) = (params.number("sipNumber")?, params.text("password", Number::MAX)?);
-            let changes = store.sync_door(iot_id, number, password, host, port).await.map_err(refuse)?;
+            let changes = store.sync_door(tenant, iot_id, number, password, host, port).await.map_err(refuse)?;
             commit(state, changes).await?;
             Ok(Reply::ok(None))
         }
         Endpoint::MapAdd => {
             let (iot_id, maps) = (params.text("iotId", MAX_TEXT)?, params.maps()?);
-            let changes = store.map_rooms(iot_id, maps).await.map_err(refuse)?;
+            let changes = store.map_rooms(tenant, iot_id, maps).await.map_err(refuse)?;
             commit(state, changes).await?;
             Ok(Reply::ok(None))
         }
@@ -145,9 +147,10 @@ fn invalid(detail: &str) -> Reply {
 fn refuse(error: StoreError) -> Reply {
     match error {
         // Shape and place are §13's.
-        StoreError::NotFound(what) if what == "SYS_0002" => Reply::error(404, "SYS_0002", "SIP number invalid"),
+        StoreError::NotFound(what) if what == NO_ACCOUNT => Reply::error(404, NO_ACCOUNT, "SIP number invalid"),
         StoreError::NotFound(what) => Reply::error(404, "not found.", &what),
         StoreError::Conflict(what) | StoreError::Invalid(what) => invalid(&what),
+        StoreError::Forbidden(what) => Reply::error(403, "request forbidden.", &format!("{what} belongs to another application")),
         StoreError::Unavailable => Reply::error(503, "service unavailable.", "the store is not available"),
     }
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns the wall clock of `createTime`
 
 mod bans;
+pub mod caller;
 mod doors;
 mod envelope;
 mod gateway;
@@ -23,10 +24,8 @@ use crate::model::DirectoryChange;
 use crate::pictures::Pictures;
 use crate::store::Store;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::routing::{any, get, post};
 use std::future::Future;
 use std::io;
@@ -34,7 +33,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 
 /// Largest request body in bytes.
@@ -116,26 +114,17 @@ pub fn router(state: ApiState) -> Router {
         .route("/entrance/{*path}", any(gateway::handle))
         .fallback(v1::nothing_here)
         .method_not_allowed_fallback(v1::wrong_method)
-        .layer(axum::middleware::from_fn_with_state(state.clone(), authorise))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), caller::authorise))
         .layer(DefaultBodyLimit::max(BODY))
         .route("/healthz", get(health))
         .with_state(state)
 }
 
-async fn health(State(state): State<ApiState>) -> StatusCode {
-    if state.draining.load(Ordering::Relaxed) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+/// Does the provisioning API speak there, in its envelope?
+fn is_gateway(path: &str) -> bool {
+    path.starts_with("/entrance/")
 }
 
-/// Compares in constant time; no token set means nobody is let in.
-async fn authorise(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let right = token.is_some_and(|(_, token)| bool::from(token.trim().as_bytes().ct_eq(state.bearer.as_bytes())));
-    if (right && !state.bearer.is_empty()) || metrics::is_open_to(&request) {
-        return next.run(request).await;
-    }
-    if request.uri().path().starts_with("/entrance/") {
-        return envelope::Reply::error(401, "unauthorized.", "").into_response();
-    }
-    v1::Problem::new(StatusCode::UNAUTHORIZED, "a valid bearer token is needed").into_response()
+async fn health(State(state): State<ApiState>) -> StatusCode {
+    if state.draining.load(Ordering::Relaxed) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
 }

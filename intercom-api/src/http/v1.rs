@@ -1,10 +1,11 @@
 //! `/v1`: accounts and groups with chosen numbers (D-35). HTTP status = outcome; errors are `{"error": "…"}`; unknown fields
 //! are refused. A write takes one object or an array of up to 100, all or nothing; what exists already is 409.
 
+use super::caller::Caller;
 use super::gateway::is_plain;
 use super::{ApiState, now_ms};
 use crate::model::{Account, AccountType, DirectoryChange, Group, Number};
-use crate::store::{NewAccount, StoreError};
+use crate::store::{NO_ACCOUNT, NewAccount, StoreError};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -45,9 +46,13 @@ impl From<StoreError> for Problem {
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
             StoreError::Conflict(_) => StatusCode::CONFLICT,
             StoreError::Invalid(_) => StatusCode::BAD_REQUEST,
+            StoreError::Forbidden(_) => StatusCode::FORBIDDEN,
             StoreError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Problem::new(status, error.to_string())
+        match error {
+            StoreError::NotFound(what) if what == NO_ACCOUNT => Problem::new(status, "no such account"),
+            error => Problem::new(status, error.to_string()),
+        }
     }
 }
 
@@ -111,7 +116,7 @@ pub(super) async fn commit(state: &ApiState, changes: Vec<DirectoryChange>) -> R
     state.apply(changes).await.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }
 
-pub async fn add_accounts(State(state): State<ApiState>, body: Bytes) -> Result<Response, Problem> {
+pub async fn add_accounts(State(state): State<ApiState>, caller: Caller, body: Bytes) -> Result<Response, Problem> {
     let mut accounts = Vec::new();
     for item in items::<AccountIn>(&body)? {
         checked_number(&item.number, "number")?;
@@ -123,40 +128,40 @@ pub async fn add_accounts(State(state): State<ApiState>, body: Bytes) -> Result<
         let kind = AccountType::from_code(item.kind).ok_or_else(|| Problem::bad("type is 0 (app) or 1 (door unit)"))?;
         accounts.push(NewAccount { number: item.number, password: item.password, kind, name: item.name });
     }
-    let (accounts, changes) = state.store.add_accounts(accounts, now_ms()).await?;
+    let (accounts, changes) = state.store.add_accounts(caller.tenant, accounts, now_ms()).await?;
     commit(&state, changes).await?;
     Ok((StatusCode::CREATED, Json(accounts.iter().map(account_json).collect::<Value>())).into_response())
 }
 
-pub async fn accounts(State(state): State<ApiState>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
-    let accounts = state.store.accounts(page.after.clone(), page.limit()).await?;
+pub async fn accounts(State(state): State<ApiState>, caller: Caller, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+    let accounts = state.store.accounts(caller.tenant, page.after.clone(), page.limit()).await?;
     Ok(Json(accounts.iter().map(account_json).collect()))
 }
 
-pub async fn account(State(state): State<ApiState>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
-    let account = state.store.account(number).await?.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such account"))?;
+pub async fn account(State(state): State<ApiState>, caller: Caller, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
+    let account = state.store.account(caller.tenant, number).await?;
     Ok(Json(account_json(&account)))
 }
 
-pub async fn add_groups(State(state): State<ApiState>, body: Bytes) -> Result<Response, Problem> {
+pub async fn add_groups(State(state): State<ApiState>, caller: Caller, body: Bytes) -> Result<Response, Problem> {
     let mut groups = Vec::new();
     for item in items::<GroupIn>(&body)? {
         checked_number(&item.id, "id")?;
         checked_name(&item.name)?;
         groups.push((item.id, item.members, item.name));
     }
-    let (groups, changes) = state.store.add_groups(groups, now_ms()).await?;
+    let (groups, changes) = state.store.add_groups(caller.tenant, groups, now_ms()).await?;
     commit(&state, changes).await?;
     Ok((StatusCode::CREATED, Json(groups.iter().map(group_json).collect::<Value>())).into_response())
 }
 
-pub async fn groups(State(state): State<ApiState>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
-    let groups = state.store.groups(page.after.clone(), page.limit()).await?;
+pub async fn groups(State(state): State<ApiState>, caller: Caller, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+    let groups = state.store.groups(caller.tenant, page.after.clone(), page.limit()).await?;
     Ok(Json(groups.iter().map(group_json).collect()))
 }
 
-pub async fn group(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    let group = state.store.group(id).await?.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such group"))?;
+pub async fn group(State(state): State<ApiState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let group = state.store.group(caller.tenant, id).await?;
     Ok(Json(group_json(&group)))
 }
 

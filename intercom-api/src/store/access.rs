@@ -36,19 +36,20 @@ impl AccessPatch {
 
 impl Store {
     /// What is set for an account or a door of this type; `NotFound` otherwise.
-    pub async fn access(&self, number: String, kind: AccountType) -> Result<(Account, Access), StoreError> {
-        self.transact(move |t| of_kind(t, &number, kind)).await
+    pub async fn access(&self, tenant: Tenant, number: String, kind: AccountType) -> Result<(Account, Access), StoreError> {
+        self.transact(move |t| of_kind(t, &tenant, &number, kind)).await
     }
 
     /// `PATCH /v1/accounts/{number}`, `PATCH /v1/doors/{number}`.
     pub async fn change_access(
         &self,
+        tenant: Tenant,
         number: String,
         kind: AccountType,
         patch: AccessPatch,
     ) -> Result<(Account, Access, Vec<DirectoryChange>), StoreError> {
         self.transact(move |t| {
-            let (account, mut access) = of_kind(t, &number, kind)?;
+            let (account, mut access) = of_kind(t, &tenant, &number, kind)?;
             patch.apply(&mut access);
             let hours = serde_json::to_string(&access.hours).map_err(|_| StoreError::Unavailable)?;
             t.execute(
@@ -72,11 +73,13 @@ impl Store {
     }
 
     /// Door units by number, from one number on.
-    pub async fn doors(&self, after: String, limit: u32) -> Result<Vec<(Account, Access)>, StoreError> {
+    pub async fn doors(&self, tenant: Tenant, after: String, limit: u32) -> Result<Vec<(Account, Access)>, StoreError> {
         self.transact(move |t| {
-            let mut query = t.prepare("SELECT number FROM account WHERE type = 1 AND number > ?1 ORDER BY number LIMIT ?2")?;
-            let numbers = query.query_map((after, limit), |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-            numbers.iter().map(|number| of_kind(t, number, AccountType::Door)).collect()
+            let sql = format!("SELECT number FROM account WHERE type = 1 AND number > ?1 AND {MINE} ORDER BY number LIMIT ?2");
+            let mut query = t.prepare_cached(&sql)?;
+            let numbers = query.query_map((after, limit, tenant.all, &*tenant.app), |row| row.get::<_, String>(0))?;
+            let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+            numbers.iter().map(|number| of_kind(t, &tenant, number, AccountType::Door)).collect()
         })
         .await
     }
@@ -91,12 +94,12 @@ pub(super) fn load_access(t: &Transaction<'_>) -> rusqlite::Result<Vec<Directory
 
 const COLUMNS: &str = "disabled, hours, profile, keys, ringback, key_frame, star";
 
-fn of_kind(t: &Transaction<'_>, number: &str, kind: AccountType) -> Result<(Account, Access), StoreError> {
-    let account = find_account(t, number)?.filter(|account| account.kind == kind);
-    let account = account.ok_or_else(|| match kind {
-        AccountType::Door => StoreError::NotFound(format!("there is no door {number}")),
-        AccountType::App => StoreError::NotFound(format!("there is no app account {number}")),
-    })?;
+fn of_kind(t: &Transaction<'_>, tenant: &Tenant, number: &str, kind: AccountType) -> Result<(Account, Access), StoreError> {
+    if find_account(t, number)?.is_none_or(|account| account.kind != kind) {
+        let what = if kind == AccountType::Door { "door" } else { "app account" };
+        return Err(StoreError::NotFound(format!("there is no {what} {number}")));
+    }
+    let account = own_account(t, tenant, number)?;
     let mut query = t.prepare_cached(&format!("SELECT {COLUMNS} FROM access WHERE number = ?1"))?;
     Ok((account, query.query_row([number], read_access).optional()?.unwrap_or_default()))
 }

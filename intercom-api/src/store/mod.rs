@@ -16,7 +16,7 @@ pub use access::{AccessPatch, way_name, way_named};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
 pub use write::NewAccount;
 
-use crate::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
+use crate::model::{Account, AccountType, App, DirectoryChange, Group, Number, Secret, Tenant};
 use crate::unlock::hours::Hours;
 use chain::{RecordKey, Writer};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
@@ -27,6 +27,9 @@ use tokio::sync::oneshot;
 /// Jobs that may wait for the thread.
 const QUEUE: usize = 256;
 
+/// What [`StoreError::NotFound`] says of an unknown SIP number (spec admin-api.md §2.3).
+pub const NO_ACCOUNT: &str = "SYS_0002";
+
 /// Why a write did not happen; nothing of it did.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -36,6 +39,9 @@ pub enum StoreError {
     Conflict(String),
     #[error("{0}")]
     Invalid(String),
+    /// It belongs to somebody else.
+    #[error("{0} belongs to another application")]
+    Forbidden(String),
     /// Full disk, broken file, full queue: the detail goes to the log, not to the client.
     #[error("the store is not available")]
     Unavailable,
@@ -131,11 +137,11 @@ impl Store {
     pub async fn load(&self) -> Result<Vec<DirectoryChange>, StoreError> {
         self.transact(|t| {
             let mut changes = Vec::new();
-            let mut accounts = t.prepare("SELECT number, password, type, name, created_ms FROM account")?;
+            let mut accounts = t.prepare(&format!("SELECT {ACCOUNT} FROM account"))?;
             for account in accounts.query_map([], read_account)? {
                 changes.push(DirectoryChange::PutAccount(account?));
             }
-            let mut groups = t.prepare("SELECT id, name, created_ms FROM sip_group")?;
+            let mut groups = t.prepare("SELECT id FROM sip_group")?;
             let ids = groups.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
             for id in ids {
                 changes.extend(read_group(t, &id)?.map(DirectoryChange::PutGroup));
@@ -157,27 +163,29 @@ impl Store {
         .await
     }
 
-    pub async fn account(&self, number: String) -> Result<Option<Account>, StoreError> {
-        self.transact(move |t| Ok(find_account(t, &number)?)).await
+    /// `NotFound` with the code of spec admin-api.md §2.3: no such account.
+    pub async fn account(&self, tenant: Tenant, number: String) -> Result<Account, StoreError> {
+        self.transact(move |t| own_account(t, &tenant, &number)).await
     }
 
     /// All accounts by number, from one number on.
-    pub async fn accounts(&self, after: String, limit: u32) -> Result<Vec<Account>, StoreError> {
+    pub async fn accounts(&self, tenant: Tenant, after: String, limit: u32) -> Result<Vec<Account>, StoreError> {
         self.transact(move |t| {
-            let mut query = t.prepare(
-                "SELECT number, password, type, name, created_ms FROM account WHERE number > ?1 ORDER BY number LIMIT ?2",
-            )?;
-            let rows = query.query_map((after, limit), read_account)?;
+            let sql = format!("SELECT {ACCOUNT} FROM account WHERE number > ?1 AND {MINE} ORDER BY number LIMIT ?2");
+            let mut query = t.prepare_cached(&sql)?;
+            let rows = query.query_map((after, limit, tenant.all, &*tenant.app), read_account)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
     }
 
     /// All groups by id, from one id on.
-    pub async fn groups(&self, after: String, limit: u32) -> Result<Vec<Group>, StoreError> {
+    pub async fn groups(&self, tenant: Tenant, after: String, limit: u32) -> Result<Vec<Group>, StoreError> {
         self.transact(move |t| {
-            let mut query = t.prepare("SELECT id FROM sip_group WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-            let ids = query.query_map((after, limit), |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+            let sql = format!("SELECT id FROM sip_group WHERE id > ?1 AND {MINE} ORDER BY id LIMIT ?2");
+            let mut query = t.prepare_cached(&sql)?;
+            let ids = query.query_map((after, limit, tenant.all, &*tenant.app), |row| row.get::<_, String>(0))?;
+            let ids = ids.collect::<Result<Vec<_>, _>>()?;
             let mut groups = Vec::new();
             for id in ids {
                 groups.extend(read_group(t, &id)?);
@@ -187,14 +195,15 @@ impl Store {
         .await
     }
 
-    pub async fn group(&self, id: String) -> Result<Option<Group>, StoreError> {
-        self.transact(move |t| Ok(read_group(t, &id)?)).await
+    /// `NotFound`: no such group.
+    pub async fn group(&self, tenant: Tenant, id: String) -> Result<Group, StoreError> {
+        self.transact(move |t| own_group(t, &tenant, &id)).await
     }
 
     /// The accounts of a group in order. `NotFound`: no such group.
-    pub async fn members(&self, id: String) -> Result<Vec<Account>, StoreError> {
+    pub async fn members(&self, tenant: Tenant, id: String) -> Result<Vec<Account>, StoreError> {
         self.transact(move |t| {
-            let group = read_group(t, &id)?.ok_or_else(|| StoreError::NotFound(format!("group {id} does not exist")))?;
+            let group = own_group(t, &tenant, &id)?;
             let mut members = Vec::new();
             for number in &group.members {
                 members.extend(find_account(t, number.as_str())?);
@@ -223,6 +232,12 @@ fn durably<T>(connection: &mut Connection, job: impl FnOnce(&Transaction<'_>) ->
     result
 }
 
+/// What [`read_account`] reads.
+const ACCOUNT: &str = "number, password, type, name, created_ms, app";
+
+/// What a tenant may see, of any table: `?3` everything, or `?4` what is his.
+const MINE: &str = "(?3 OR app = ?4)";
+
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     Ok(Account {
         number: Number::new(&row.get::<_, String>(0)?),
@@ -230,20 +245,33 @@ fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
         kind: if row.get::<_, i64>(2)? == 1 { AccountType::Door } else { AccountType::App },
         name: row.get(3)?,
         created_ms: row.get(4)?,
+        app: App::from(row.get::<_, String>(5)?),
     })
 }
 
+/// An account of this tenant. `NotFound` has the code of spec admin-api.md §2.3.
+fn own_account(t: &Transaction<'_>, tenant: &Tenant, number: &str) -> Result<Account, StoreError> {
+    let account = find_account(t, number)?.ok_or_else(|| StoreError::NotFound(NO_ACCOUNT.into()))?;
+    if tenant.may(&account.app) { Ok(account) } else { Err(StoreError::Forbidden(format!("account {number}"))) }
+}
+
+/// A group of this tenant.
+fn own_group(t: &Transaction<'_>, tenant: &Tenant, id: &str) -> Result<Group, StoreError> {
+    let group = read_group(t, id)?.ok_or_else(|| StoreError::NotFound(format!("group {id} does not exist")))?;
+    if tenant.may(&group.app) { Ok(group) } else { Err(StoreError::Forbidden(format!("group {id}"))) }
+}
+
 fn find_account(t: &Transaction<'_>, number: &str) -> rusqlite::Result<Option<Account>> {
-    let mut query = t.prepare_cached("SELECT number, password, type, name, created_ms FROM account WHERE number = ?1")?;
+    let mut query = t.prepare_cached(&format!("SELECT {ACCOUNT} FROM account WHERE number = ?1"))?;
     query.query_row([number], read_account).optional()
 }
 
 fn read_group(t: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Group>> {
-    let mut query = t.prepare_cached("SELECT name, created_ms FROM sip_group WHERE id = ?1")?;
-    let found = query.query_row([id], |row| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, i64>(1)?))).optional()?;
-    let Some((name, created_ms)) = found else { return Ok(None) };
+    let mut query = t.prepare_cached("SELECT name, created_ms, app FROM sip_group WHERE id = ?1")?;
+    let read = |row: &Row<'_>| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?));
+    let Some((name, created_ms, app)) = query.query_row([id], read).optional()? else { return Ok(None) };
     let mut query = t.prepare_cached("SELECT number FROM member WHERE group_id = ?1 ORDER BY position")?;
     let numbers = query.query_map([id], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     let members = numbers.iter().map(|number| Number::new(number)).collect();
-    Ok(Some(Group { id: Number::new(id), members, name, created_ms }))
+    Ok(Some(Group { id: Number::new(id), members, name, created_ms, app: App::from(app) }))
 }

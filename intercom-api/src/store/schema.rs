@@ -80,6 +80,26 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX record_room ON record (room, id);
      CREATE INDEX record_sent ON record (door, sent_ms);
      CREATE INDEX record_open ON record (asked_ms) WHERE outcome = 'asked';",
+    // 7: whose everything is (spec admin-api.md §2.1), what a door unit is called beside its `iotId`, house spaces, and tokens of
+    // communities (a hash only). What was there belongs to the installation itself.
+    "ALTER TABLE account ADD COLUMN app TEXT NOT NULL DEFAULT '';
+     CREATE INDEX account_app ON account (app, number);
+     ALTER TABLE sip_group ADD COLUMN app TEXT NOT NULL DEFAULT '';
+     CREATE INDEX group_app ON sip_group (app, id);
+     ALTER TABLE door ADD COLUMN app TEXT NOT NULL DEFAULT '';
+     ALTER TABLE door ADD COLUMN product_key TEXT;
+     ALTER TABLE door ADD COLUMN device_name TEXT;
+     ALTER TABLE door ADD COLUMN nick_name TEXT;
+     CREATE INDEX door_number ON door (number);
+     CREATE TABLE space (
+        space_id TEXT PRIMARY KEY, group_id TEXT NOT NULL REFERENCES sip_group (id) ON DELETE CASCADE,
+        room TEXT NOT NULL, app TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX space_group ON space (group_id);
+     CREATE TABLE community (
+        id INTEGER PRIMARY KEY, app TEXT NOT NULL, token_sha256 BLOB, expires_ms INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;",
 ];
 
 /// The version these make.

@@ -18,6 +18,7 @@ impl Store {
     /// `sip/add`: accounts with invented numbers and passwords.
     pub async fn invent_accounts(
         &self,
+        tenant: Tenant,
         count: usize,
         kind: AccountType,
         now_ms: i64,
@@ -27,7 +28,7 @@ impl Store {
             while accounts.len() < count {
                 let prefix = if kind == AccountType::Door { 'd' } else { 'u' };
                 let new = NewAccount { number: invent(prefix, 11)?, password: invent('p', 17)?, kind, name: None };
-                match insert_account(t, new, now_ms) {
+                match insert_account(t, &tenant, new, now_ms) {
                     Ok(account) => accounts.push(account),
                     Err(StoreError::Conflict(_)) => {}
                     Err(error) => return Err(error),
@@ -42,11 +43,13 @@ impl Store {
     /// `POST /v1/accounts`. An existing number is a conflict, whatever it holds.
     pub async fn add_accounts(
         &self,
+        tenant: Tenant,
         accounts: Vec<NewAccount>,
         now_ms: i64,
     ) -> Result<(Vec<Account>, Vec<DirectoryChange>), StoreError> {
         self.transact(move |t| {
-            let accounts = accounts.into_iter().map(|new| insert_account(t, new, now_ms)).collect::<Result<Vec<_>, _>>()?;
+            let accounts =
+                accounts.into_iter().map(|new| insert_account(t, &tenant, new, now_ms)).collect::<Result<Vec<_>, _>>()?;
             let changes = accounts.iter().cloned().map(DirectoryChange::PutAccount).collect();
             Ok((accounts, changes))
         })
@@ -54,9 +57,9 @@ impl Store {
     }
 
     /// `sip/password/update`: a new password of the server's own.
-    pub async fn renew_password(&self, number: String) -> Result<(Account, Vec<DirectoryChange>), StoreError> {
+    pub async fn renew_password(&self, tenant: Tenant, number: String) -> Result<(Account, Vec<DirectoryChange>), StoreError> {
         self.transact(move |t| {
-            let mut account = find_account(t, &number)?.ok_or_else(|| StoreError::NotFound("SYS_0002".into()))?;
+            let mut account = own_account(t, &tenant, &number)?;
             let password = invent('p', 17)?;
             t.execute("UPDATE account SET password = ?2 WHERE number = ?1", (&number, &password))?;
             account.password = Secret::new(&password);
@@ -67,11 +70,16 @@ impl Store {
     }
 
     /// `group/add`: empty groups with invented ids.
-    pub async fn invent_groups(&self, count: usize, now_ms: i64) -> Result<(Vec<Group>, Vec<DirectoryChange>), StoreError> {
+    pub async fn invent_groups(
+        &self,
+        tenant: Tenant,
+        count: usize,
+        now_ms: i64,
+    ) -> Result<(Vec<Group>, Vec<DirectoryChange>), StoreError> {
         self.transact(move |t| {
             let mut groups = Vec::new();
             while groups.len() < count {
-                match insert_group(t, &invent('g', 11)?, &[], None, now_ms) {
+                match insert_group(t, &tenant, &invent('g', 11)?, &[], None, now_ms) {
                     Ok(group) => groups.push(group),
                     Err(StoreError::Conflict(_)) => {}
                     Err(error) => return Err(error),
@@ -86,13 +94,14 @@ impl Store {
     /// `POST /v1/groups`: (id, members, name).
     pub async fn add_groups(
         &self,
+        tenant: Tenant,
         groups: Vec<(String, Vec<String>, Option<String>)>,
         now_ms: i64,
     ) -> Result<(Vec<Group>, Vec<DirectoryChange>), StoreError> {
         self.transact(move |t| {
             let mut added = Vec::new();
             for (id, members, name) in groups {
-                added.push(insert_group(t, &id, &members, name, now_ms)?);
+                added.push(insert_group(t, &tenant, &id, &members, name, now_ms)?);
             }
             let changes = added.iter().cloned().map(DirectoryChange::PutGroup).collect();
             Ok((added, changes))
@@ -101,10 +110,15 @@ impl Store {
     }
 
     /// `group/sip/add`. A number that is already a member stays one.
-    pub async fn add_members(&self, id: String, numbers: Vec<String>) -> Result<Vec<DirectoryChange>, StoreError> {
+    pub async fn add_members(
+        &self,
+        tenant: Tenant,
+        id: String,
+        numbers: Vec<String>,
+    ) -> Result<Vec<DirectoryChange>, StoreError> {
         self.transact(move |t| {
-            read_group(t, &id)?.ok_or_else(|| StoreError::NotFound(format!("group {id} does not exist")))?;
-            insert_members(t, &id, &numbers)?;
+            own_group(t, &tenant, &id)?;
+            insert_members(t, &tenant, &id, &numbers)?;
             Ok(read_group(t, &id)?.map(DirectoryChange::PutGroup).into_iter().collect())
         })
         .await
@@ -113,6 +127,7 @@ impl Store {
     /// `sipnumber/sync`: what a door unit is issued. Delivery to the unit comes with the edge protocol.
     pub async fn sync_door(
         &self,
+        tenant: Tenant,
         iot_id: String,
         number: String,
         password: String,
@@ -120,14 +135,15 @@ impl Store {
         port: String,
     ) -> Result<Vec<DirectoryChange>, StoreError> {
         self.transact(move |t| {
-            let account = find_account(t, &number)?.ok_or_else(|| StoreError::NotFound("SYS_0002".into()))?;
+            own_unit(t, &tenant, &iot_id)?;
+            let account = own_account(t, &tenant, &number)?;
             if account.kind != AccountType::Door {
                 return Err(StoreError::Invalid(format!("{number} is not a door unit's account")));
             }
             t.execute(
-                "INSERT INTO door (iot_id, number, password, host, port) VALUES (?1, ?2, ?3, ?4, ?5)
+                "INSERT INTO door (iot_id, number, password, host, port, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (iot_id) DO UPDATE SET number = ?2, password = ?3, host = ?4, port = ?5",
-                (&iot_id, &number, &password, &host, &port),
+                (&iot_id, &number, &password, &host, &port, &*account.app),
             )?;
             Ok(vec![DirectoryChange::PutDoor { iot_id, number: Number::new(&number) }])
         })
@@ -135,11 +151,17 @@ impl Store {
     }
 
     /// `map/add`: (room in canonical form, group). An existing room is replaced.
-    pub async fn map_rooms(&self, iot_id: String, maps: Vec<(String, String)>) -> Result<Vec<DirectoryChange>, StoreError> {
+    pub async fn map_rooms(
+        &self,
+        tenant: Tenant,
+        iot_id: String,
+        maps: Vec<(String, String)>,
+    ) -> Result<Vec<DirectoryChange>, StoreError> {
         self.transact(move |t| {
+            own_unit(t, &tenant, &iot_id)?;
             let mut changes = Vec::new();
             for (room, group) in maps {
-                read_group(t, &group)?.ok_or_else(|| StoreError::NotFound(format!("group {group} does not exist")))?;
+                own_group(t, &tenant, &group)?;
                 t.execute(
                     "INSERT INTO room (iot_id, room, group_id) VALUES (?1, ?2, ?3)
                      ON CONFLICT (iot_id, room) DO UPDATE SET group_id = ?3",
@@ -153,7 +175,14 @@ impl Store {
     }
 }
 
-fn insert_account(t: &Transaction<'_>, new: NewAccount, now_ms: i64) -> Result<Account, StoreError> {
+/// A unit that nobody has named yet is anybody's.
+fn own_unit(t: &Transaction<'_>, tenant: &Tenant, iot_id: &str) -> Result<(), StoreError> {
+    let mut query = t.prepare_cached("SELECT app FROM door WHERE iot_id = ?1")?;
+    let app: Option<String> = query.query_row([iot_id], |row| row.get(0)).optional()?;
+    if app.is_none_or(|app| tenant.may(&app)) { Ok(()) } else { Err(StoreError::Forbidden(format!("unit {iot_id}"))) }
+}
+
+fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms: i64) -> Result<Account, StoreError> {
     if find_account(t, &new.number)?.is_some() {
         return Err(StoreError::Conflict(format!("account {} exists", new.number)));
     }
@@ -162,8 +191,8 @@ fn insert_account(t: &Transaction<'_>, new: NewAccount, now_ms: i64) -> Result<A
         return Err(StoreError::Conflict(format!("{} is the id of a group", new.number)));
     }
     t.execute(
-        "INSERT INTO account (number, password, type, name, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
-        (&new.number, &new.password, new.kind.code(), &new.name, now_ms),
+        "INSERT INTO account (number, password, type, name, created_ms, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        (&new.number, &new.password, new.kind.code(), &new.name, now_ms, &*tenant.app),
     )?;
     Ok(Account {
         number: Number::new(&new.number),
@@ -171,11 +200,13 @@ fn insert_account(t: &Transaction<'_>, new: NewAccount, now_ms: i64) -> Result<A
         kind: new.kind,
         name: new.name,
         created_ms: now_ms,
+        app: tenant.app.clone(),
     })
 }
 
 fn insert_group(
     t: &Transaction<'_>,
+    tenant: &Tenant,
     id: &str,
     members: &[String],
     name: Option<String>,
@@ -187,15 +218,15 @@ fn insert_group(
     if find_account(t, id)?.is_some() {
         return Err(StoreError::Conflict(format!("{id} is the number of an account")));
     }
-    t.execute("INSERT INTO sip_group (id, name, created_ms) VALUES (?1, ?2, ?3)", (id, &name, now_ms))?;
-    insert_members(t, id, members)?;
+    t.execute("INSERT INTO sip_group (id, name, created_ms, app) VALUES (?1, ?2, ?3, ?4)", (id, &name, now_ms, &*tenant.app))?;
+    insert_members(t, tenant, id, members)?;
     read_group(t, id)?.ok_or(StoreError::Unavailable)
 }
 
 /// Only app accounts (spec admin-api.md §5.7).
-fn insert_members(t: &Transaction<'_>, id: &str, numbers: &[String]) -> Result<(), StoreError> {
+fn insert_members(t: &Transaction<'_>, tenant: &Tenant, id: &str, numbers: &[String]) -> Result<(), StoreError> {
     for number in numbers {
-        let account = find_account(t, number)?.ok_or_else(|| StoreError::NotFound(format!("account {number} does not exist")))?;
+        let account = own_account(t, tenant, number)?;
         if account.kind != AccountType::App {
             return Err(StoreError::Invalid(format!("{number} is a door unit; only app accounts go into a group")));
         }

@@ -59,10 +59,17 @@ impl Board {
                 kind,
                 name: None,
                 created_ms: 0,
+                app: Default::default(),
             })
         };
         directory.apply(vec![account("d1", AccountType::Door), account("p1", AccountType::App), account("p2", AccountType::App)]);
-        let room = Group { id: Number::new("room"), members: vec![Number::new("p1")], name: None, created_ms: 0 };
+        let room = Group {
+            id: Number::new("room"),
+            members: vec![Number::new("p1")],
+            name: None,
+            created_ms: 0,
+            app: Default::default(),
+        };
         directory.apply(vec![DirectoryChange::PutGroup(room)]);
         let board = Switchboard::new(Parts {
             settings,

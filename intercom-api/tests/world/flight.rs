@@ -277,11 +277,18 @@ fn directory(flight: &Flight) -> Directory {
             kind: if kind == "door" { AccountType::Door } else { AccountType::App },
             name: None,
             created_ms: 0,
+            app: Default::default(),
         })
     });
     directory.apply(accounts.collect());
     let members = flight.cast.iter().filter(|(_, kind, _)| kind == "phone").map(|(name, ..)| Number::new(name)).collect();
     let group = flight.cast.iter().find(|(_, kind, _)| kind == "group").map(|(name, ..)| Number::new(name)).expect("a group");
-    directory.apply(vec![DirectoryChange::PutGroup(Group { id: group, members, name: None, created_ms: 0 })]);
+    directory.apply(vec![DirectoryChange::PutGroup(Group {
+        id: group,
+        members,
+        name: None,
+        created_ms: 0,
+        app: Default::default(),
+    })]);
     directory
 }

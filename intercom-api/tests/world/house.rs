@@ -15,7 +15,7 @@ pub fn house(seed: u64, settings: Settings) -> World {
     let mut world = World::with(Weather::FAIR, seed, &accounts, settings);
     let group = |id: &str, members: &[&str]| {
         let members = members.iter().map(|name| Number::new(name)).collect();
-        DirectoryChange::PutGroup(Group { id: Number::new(id), members, name: None, created_ms: 0 })
+        DirectoryChange::PutGroup(Group { id: Number::new(id), members, name: None, created_ms: 0, app: Default::default() })
     };
     world.order(Order::Apply(vec![
         group("room", &["p1", "p2"]),

@@ -86,11 +86,18 @@ impl World {
                 kind: *kind,
                 name: None,
                 created_ms: 0,
+                app: Default::default(),
             })
         };
         directory.apply(accounts.iter().map(account).collect());
         let members = accounts.iter().filter(|(_, kind)| *kind == AccountType::App).map(|(name, _)| Number::new(name)).collect();
-        directory.apply(vec![DirectoryChange::PutGroup(Group { id: Number::new("room"), members, name: None, created_ms: 0 })]);
+        directory.apply(vec![DirectoryChange::PutGroup(Group {
+            id: Number::new("room"),
+            members,
+            name: None,
+            created_ms: 0,
+            app: Default::default(),
+        })]);
         let pair = |n: u32| (PairId(n), FIRST_PORT + 2 * n as u16, WorkerId(0));
         let mut bytes = [7; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
