@@ -11,13 +11,14 @@ pub mod caller;
 mod doors;
 mod envelope;
 mod gateway;
+pub mod listener;
 mod live_calls;
 mod metrics;
 mod pictures;
 mod records;
+mod signature;
 mod v1;
 
-use crate::config::Config;
 use crate::control::{Control, Order, Unavailable};
 use crate::live::Live;
 use crate::model::DirectoryChange;
@@ -27,13 +28,13 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{any, get, post};
+use caller::Doorkeeper;
+use listener::{Front, Peer};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::net::TcpListener;
 
 /// Largest request body in bytes.
 const BODY: usize = 1 << 20;
@@ -49,23 +50,10 @@ pub struct ApiState {
     /// `sipHost` and `sipPort` of replies.
     pub sip_host: Arc<str>,
     pub sip_port: u16,
-    bearer: Arc<str>,
+    pub doorkeeper: Arc<Doorkeeper>,
 }
 
 impl ApiState {
-    pub fn new(
-        config: &Config,
-        store: Store,
-        control: Control,
-        live: Arc<Live>,
-        pictures: Arc<Pictures>,
-        sip_host: &str,
-        sip_port: u16,
-    ) -> ApiState {
-        let bearer = config.api.bearer.as_str().into();
-        ApiState { store, control, live, pictures, draining: Arc::default(), sip_host: sip_host.into(), sip_port, bearer }
-    }
-
     /// Tells the Switchboard what a committed write changed. When it cannot be told now, the write still stands and is
     /// loaded at the next start; the client is told 503 and may repeat it.
     async fn apply(&self, changes: Vec<DirectoryChange>) -> Result<(), Unavailable> {
@@ -82,13 +70,9 @@ fn now_ms() -> i64 {
 }
 
 /// Serves until `shutdown`.
-pub async fn serve(
-    listener: TcpListener,
-    state: ApiState,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+pub async fn serve(front: Front, state: ApiState, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    let service = router(state).into_make_service_with_connect_info::<Peer>();
+    axum::serve(front, service).with_graceful_shutdown(shutdown).await
 }
 
 /// All routes.

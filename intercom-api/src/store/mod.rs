@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns a thread and a file
 
 mod access;
+mod apps;
 mod bindings;
 mod chain;
 mod records;
