@@ -74,6 +74,7 @@ pub struct Media {
 pub struct Api {
     pub listen: String,
     pub bearer: String,
+    pub server_port: bool,
 }
 
 /// Without the token: a configuration may be logged.
@@ -158,7 +159,7 @@ impl Default for Media {
 
 impl Default for Api {
     fn default() -> Api {
-        Api { listen: "127.0.0.1:8080".into(), bearer: String::new() }
+        Api { listen: "127.0.0.1:8080".into(), bearer: String::new(), server_port: false }
     }
 }
 
@@ -202,6 +203,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("media", "silence_s", "a talk ends when one of its two sides sends nothing for so many seconds (5-3600); 0: it goes on"),
     ("api", "listen", "address of the HTTP API"),
     ("api", "bearer", "token of the HTTP API; empty: nothing but /healthz is served"),
+    ("api", "server_port", "lists of a group's accounts have `serverPort` beside `sipPort`, for clients that read only that"),
     ("ring", "timeout_s", "a call that nobody answers ends after so many seconds (1-180)"),
     ("ring", "tone", "what the visitor hears while it rings: ringback or none"),
     ("talk", "limit_s", "longest talk in seconds (10-3600)"),

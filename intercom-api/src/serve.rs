@@ -168,8 +168,10 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         let _ = finished.send(driver.run());
     })?;
 
-    let sip_host = public_host.unwrap_or_else(|| reachable_ip(sip_local.ip()).to_string());
-    let state = ApiState::new(config, store, control, live, pictures, &sip_host, sip_local.port());
+    let reachable = reachable_ip(sip_local.ip());
+    let sip_host = public_host.unwrap_or_else(|| reachable.to_string());
+    let host_ip = sip_host.parse().unwrap_or(reachable);
+    let state = ApiState::new(config, store, control, live, pictures, &sip_host, sip_local.port(), host_ip);
     let draining = state.draining.clone();
     if config.api.bearer.is_empty() {
         tracing::warn!("api.bearer is not set: nothing but /healthz is served over HTTP");

@@ -10,11 +10,11 @@ mod bans;
 pub mod caller;
 mod doors;
 mod envelope;
-mod gateway;
 mod live_calls;
 mod metrics;
 mod pictures;
 mod records;
+pub mod seed;
 mod v1;
 
 use crate::config::Config;
@@ -29,7 +29,7 @@ use axum::http::StatusCode;
 use axum::routing::{any, get, post};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -49,6 +49,10 @@ pub struct ApiState {
     /// `sipHost` and `sipPort` of replies.
     pub sip_host: Arc<str>,
     pub sip_port: u16,
+    /// Of the one SIP server (D-34).
+    pub host_ip: IpAddr,
+    /// OPEN-17: members of a group have `serverPort` too.
+    pub server_port: bool,
     bearer: Arc<str>,
 }
 
@@ -61,9 +65,20 @@ impl ApiState {
         pictures: Arc<Pictures>,
         sip_host: &str,
         sip_port: u16,
+        host_ip: IpAddr,
     ) -> ApiState {
-        let bearer = config.api.bearer.as_str().into();
-        ApiState { store, control, live, pictures, draining: Arc::default(), sip_host: sip_host.into(), sip_port, bearer }
+        ApiState {
+            store,
+            control,
+            live,
+            pictures,
+            draining: Arc::default(),
+            sip_host: sip_host.into(),
+            sip_port,
+            host_ip,
+            server_port: config.api.server_port,
+            bearer: config.api.bearer.as_str().into(),
+        }
     }
 
     /// Tells the Switchboard what a committed write changed. When it cannot be told now, the write still stands and is
@@ -111,7 +126,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/snapshots/{id}", get(pictures::by_id).delete(pictures::delete))
         .route("/v1/records/{id}/snapshot", get(pictures::of_record).delete(pictures::delete_of_record))
         .route("/metrics", get(metrics::metrics))
-        .route("/entrance/{*path}", any(gateway::handle))
+        .route("/entrance/{*path}", any(seed::handle))
+        .route("/solution/{*path}", any(seed::handle))
+        .route("/cloud/{*path}", any(seed::handle))
+        .route("/app/{*path}", any(seed::handle))
         .fallback(v1::nothing_here)
         .method_not_allowed_fallback(v1::wrong_method)
         .layer(axum::middleware::from_fn_with_state(state.clone(), caller::authorise))
@@ -122,7 +140,7 @@ pub fn router(state: ApiState) -> Router {
 
 /// Does the provisioning API speak there, in its envelope?
 fn is_gateway(path: &str) -> bool {
-    path.starts_with("/entrance/")
+    ["/entrance/", "/solution/", "/cloud/", "/app/"].iter().any(|face| path.starts_with(face))
 }
 
 async fn health(State(state): State<ApiState>) -> StatusCode {

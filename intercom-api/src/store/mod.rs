@@ -9,11 +9,13 @@ mod chain;
 mod records;
 mod schema;
 mod snapshots;
+mod units;
 pub mod verify;
 mod write;
 
 pub use access::{AccessPatch, way_name, way_named};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
+pub use units::{DoorUnit, RoomFilter};
 pub use write::NewAccount;
 
 use crate::model::{Account, AccountType, App, DirectoryChange, Group, Number, Secret, Tenant};
