@@ -53,6 +53,8 @@ pub struct ApiState {
     pub host_ip: IpAddr,
     /// OPEN-17: members of a group have `serverPort` too.
     pub server_port: bool,
+    /// Milliseconds since 1970.
+    pub started_ms: i64,
     bearer: Arc<str>,
 }
 
@@ -77,6 +79,7 @@ impl ApiState {
             sip_port,
             host_ip,
             server_port: config.api.server_port,
+            started_ms: now_ms(),
             bearer: config.api.bearer.as_str().into(),
         }
     }
@@ -86,6 +89,11 @@ impl ApiState {
     async fn apply(&self, changes: Vec<DirectoryChange>) -> Result<(), Unavailable> {
         if changes.is_empty() {
             return Ok(());
+        }
+        for change in &changes {
+            if let DirectoryChange::RemoveAccount(number) = change {
+                self.live.last_seen.remove(number.as_str());
+            }
         }
         self.control.order(Order::Apply(changes)).await.map(|_| ())
     }
