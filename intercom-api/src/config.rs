@@ -84,6 +84,7 @@ pub struct Api {
     pub users: Vec<User>,
     /// 0: no limit.
     pub rate: u32,
+    pub server_port: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -168,6 +169,7 @@ impl Default for Api {
             apps: Vec::new(),
             users: Vec::new(),
             rate: 1000,
+            server_port: false,
         }
     }
 }
@@ -220,6 +222,7 @@ const KEYS: &[(&str, &str, &str)] = &[
         "further tokens: tables of name, token, role (owner or operator) and may (passwords, pictures) for operators",
     ),
     ("api", "rate", "requests a second of one app or user; more get 429; 0: no limit"),
+    ("api", "server_port", "lists of a group's accounts have `serverPort` beside `sipPort`, for clients that read only that"),
     ("ring", "timeout_s", "a call that nobody answers ends after so many seconds (1-180)"),
     ("ring", "tone", "what the visitor hears while it rings: ringback or none"),
     ("talk", "limit_s", "longest talk in seconds (10-3600)"),

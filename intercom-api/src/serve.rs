@@ -170,7 +170,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         let _ = finished.send(driver.run());
     })?;
 
-    let sip_host = public_host.unwrap_or_else(|| reachable_ip(sip_local.ip()).to_string());
+    let reachable = reachable_ip(sip_local.ip());
+    let sip_host = public_host.unwrap_or_else(|| reachable.to_string());
     let own_app = match config.api.apps.first() {
         Some(first) => store.own_app(first.key.clone()).await.context("the database")?,
         None => String::new(),
@@ -184,6 +185,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         draining: draining.clone(),
         sip_host: sip_host.as_str().into(),
         sip_port: sip_local.port(),
+        host_ip: sip_host.parse().unwrap_or(reachable),
+        server_port: config.api.server_port,
+        started_ms: epoch.1,
         doorkeeper: Arc::new(Doorkeeper::new(&config.api, &own_app)),
     };
     let api = listener.local_addr()?;

@@ -6,7 +6,7 @@ use super::v1::{Page, Problem, commit};
 use crate::control::{Answer, Order};
 use crate::model::{Access, Account, AccountType};
 use crate::profile::{self, Profile, Star};
-use crate::store::{AccessPatch, way_name, way_named};
+use crate::store::{AccessPatch, Device, DeviceNames, way_name, way_named};
 use crate::unlock::hours::Hours;
 use axum::Json;
 use axum::body::Bytes;
@@ -41,6 +41,12 @@ struct DoorPatch {
     ringback: Option<Option<bool>>,
     #[serde(default, deserialize_with = "given")]
     key_frame: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    product_key: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    device_name: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    nick_name: Option<Option<String>>,
 }
 
 /// `null` is something else than nothing.
@@ -61,7 +67,17 @@ impl DoorPatch {
             let fits = (1..=MAX_KEYS).contains(&keys.len()) && keys.chars().all(|key| media::dtmf::event(key).is_some());
             fits.then(|| keys.to_ascii_uppercase())
         };
+        let name = |text: &str| {
+            let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+            fits.then(|| text.to_owned())
+        };
+        let named = |text| known(text, name, "a name of 1 to 64 printable characters");
         Ok(AccessPatch {
+            unit: DeviceNames {
+                product_key: named(self.product_key)?,
+                device_name: named(self.device_name)?,
+                nick_name: named(self.nick_name)?,
+            },
             disabled: self.disabled,
             hours: self.hours,
             profile: known(self.profile, Profile::named, &format!("one of {}", names.join(", ")))?,
@@ -97,7 +113,9 @@ pub async fn doors(State(state): State<ApiState>, caller: Caller, Query(page): Q
 
 pub async fn door(State(state): State<ApiState>, caller: Caller, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
     let (account, access) = state.store.access(caller.tenant, number, AccountType::Door).await?;
-    Ok(Json(door_json(&state, &account, &access)))
+    let mut door = door_json(&state, &account, &access);
+    door["units"] = state.store.devices_of(account.number.to_string()).await?.iter().map(unit_json).collect();
+    Ok(Json(door))
 }
 
 pub async fn change_door(
@@ -109,7 +127,19 @@ pub async fn change_door(
     let patch = parsed::<DoorPatch>(&body)?.checked()?;
     let (account, access, changes) = state.store.change_access(caller.tenant, number, AccountType::Door, patch).await?;
     commit(&state, changes).await?;
-    Ok(Json(door_json(&state, &account, &access)))
+    let mut door = door_json(&state, &account, &access);
+    door["units"] = state.store.devices_of(account.number.to_string()).await?.iter().map(unit_json).collect();
+    Ok(Json(door))
+}
+
+/// The units that were issued the door's account (`sipnumber/sync`), and what they are called.
+fn unit_json(unit: &Device) -> Value {
+    json!({
+        "iot_id": unit.iot_id,
+        "product_key": unit.product_key,
+        "device_name": unit.device_name,
+        "nick_name": unit.nick_name,
+    })
 }
 
 /// `profile` is what was chosen, `acts_as` what it comes to with the `User-Agent` of the door's registration.
@@ -135,9 +165,9 @@ fn door_json(state: &ApiState, account: &Account, access: &Access) -> Value {
 pub async fn unlock(State(state): State<ApiState>, caller: Caller, Path(number): Path<String>) -> Result<Response, Problem> {
     // The owner opens also while the store is not there.
     if !caller.tenant.all {
-        state.store.access(caller.tenant, number.clone(), AccountType::Door).await?;
+        state.store.access(caller.tenant.clone(), number.clone(), AccountType::Door).await?;
     }
-    let answer = state.control.order(Order::Unlock { door: number }).await;
+    let answer = state.control.order(Order::Unlock { door: number, asker: caller.name.to_string() }).await;
     let answer = answer.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     match answer {
         Answer::Unlocked { outcome, took } => {

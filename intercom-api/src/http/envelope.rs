@@ -3,15 +3,19 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
+use std::fmt;
 
-/// A request, taken out of its envelope or bare.
-#[derive(Debug)]
+/// A request, taken out of its envelope or bare. Without `Debug`: there are passwords and tokens in it.
+#[derive(Default)]
 pub struct Envelope {
     /// Echoed.
     pub id: String,
     /// `request.apiVer`, if given.
     pub api_ver: Option<String>,
+    /// `request.cloudToken`, if given.
+    pub cloud_token: Option<String>,
     pub params: Map<String, Value>,
 }
 
@@ -29,22 +33,93 @@ impl Envelope {
     /// An envelope has `params`; a bare object is the params itself.
     pub fn read(body: &[u8]) -> Result<Envelope, Reply> {
         let text = std::str::from_utf8(body).map_err(|_| Reply::error(400, "request error.", "the body is not UTF-8"))?;
-        let value: Value = if text.trim().is_empty() {
-            Value::Object(Map::new())
-        } else {
-            serde_json::from_str(text).map_err(|error| Reply::error(400, "request error.", &format!("not JSON: {error}")))?
-        };
+        let value = if text.trim().is_empty() { Value::Object(Map::new()) } else { parse(text)? };
         let Value::Object(mut object) = value else {
             return Err(Reply::error(400, "request error.", "the body is not a JSON object"));
         };
         let id = object.get("id").and_then(Value::as_str).unwrap_or_default().chars().take(64).collect::<String>();
-        let Some(params) = object.remove("params") else { return Ok(Envelope { id, api_ver: None, params: object }) };
-        let api_ver = object.get("request").and_then(|request| request.get("apiVer")).and_then(Value::as_str).map(str::to_owned);
+        let Some(params) = object.remove("params") else {
+            return Ok(Envelope { id, params: object, ..Envelope::default() });
+        };
+        let said = |name| object.get("request").and_then(|request| request.get(name)).filter(|value| !value.is_null());
+        // One that is no text is no version that there is.
+        let api_ver = said("apiVer").map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        let cloud_token = said("cloudToken").and_then(Value::as_str).map(str::to_owned);
         match params {
-            Value::Object(params) => Ok(Envelope { id, api_ver, params }),
-            Value::Null => Ok(Envelope { id, api_ver, params: Map::new() }),
+            Value::Object(params) => Ok(Envelope { id, api_ver, cloud_token, params }),
+            Value::Null => Ok(Envelope { id, api_ver, cloud_token, params: Map::new() }),
             _ => Err(Reply::error(400, "request error.", "params is not an object").with_id(id)),
         }
+    }
+}
+
+/// A name that is there twice is an error: which of the two was meant, and which one was signed?
+fn parse(text: &str) -> Result<Value, Reply> {
+    serde_json::from_str(text).map(|Strict(value)| value).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        // Not the error's own text: it may quote a password.
+        Reply::error(400, "request error.", &format!("not JSON, or too deep, or a name twice: line {line} column {column}"))
+    })
+}
+
+/// A [`Value`] without names that are there twice.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Strict, D::Error> {
+        from.deserialize_any(StrictVisitor).map(Strict)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(value)) = from.next_element()? {
+            list.push(value);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((name, Strict(value))) = from.next_entry::<String, Strict>()? {
+            if object.insert(name, value).is_some() {
+                return Err(de::Error::custom("a name twice"));
+            }
+        }
+        Ok(object.into())
     }
 }
 
@@ -70,11 +145,11 @@ impl Reply {
             200 => StatusCode::OK,
             20003 => StatusCode::NOT_FOUND,
             20004 | 460 => StatusCode::BAD_REQUEST,
-            code => u16::try_from(code)
-                .ok()
-                .and_then(|c| StatusCode::from_u16(c).ok())
-                .filter(|s| s.as_u16() >= 400)
-                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            400..=599 => {
+                u16::try_from(self.code).ok().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::BAD_GATEWAY)
+            }
+            // SIP knows 6xx, HTTP does not.
+            _ => StatusCode::BAD_GATEWAY,
         }
     }
 }

@@ -10,12 +10,12 @@ mod bans;
 pub mod caller;
 mod doors;
 mod envelope;
-mod gateway;
 pub mod listener;
 mod live_calls;
 mod metrics;
 mod pictures;
 mod records;
+pub mod seed;
 mod signature;
 mod v1;
 
@@ -32,6 +32,7 @@ use caller::Doorkeeper;
 use listener::{Front, Peer};
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -50,6 +51,12 @@ pub struct ApiState {
     /// `sipHost` and `sipPort` of replies.
     pub sip_host: Arc<str>,
     pub sip_port: u16,
+    /// Of the one SIP server (D-34).
+    pub host_ip: IpAddr,
+    /// OPEN-17: members of a group have `serverPort` too.
+    pub server_port: bool,
+    /// Milliseconds since 1970.
+    pub started_ms: i64,
     pub doorkeeper: Arc<Doorkeeper>,
 }
 
@@ -59,6 +66,11 @@ impl ApiState {
     async fn apply(&self, changes: Vec<DirectoryChange>) -> Result<(), Unavailable> {
         if changes.is_empty() {
             return Ok(());
+        }
+        for change in &changes {
+            if let DirectoryChange::RemoveAccount(number) = change {
+                self.live.last_seen.remove(number.as_str());
+            }
         }
         self.control.order(Order::Apply(changes)).await.map(|_| ())
     }
@@ -95,7 +107,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/snapshots/{id}", get(pictures::by_id).delete(pictures::delete))
         .route("/v1/records/{id}/snapshot", get(pictures::of_record).delete(pictures::delete_of_record))
         .route("/metrics", get(metrics::metrics))
-        .route("/entrance/{*path}", any(gateway::handle))
+        .route("/entrance/{*path}", any(seed::handle))
+        .route("/solution/{*path}", any(seed::handle))
+        .route("/cloud/{*path}", any(seed::handle))
+        .route("/app/{*path}", any(seed::handle))
         .fallback(v1::nothing_here)
         .method_not_allowed_fallback(v1::wrong_method)
         .layer(axum::middleware::from_fn_with_state(state.clone(), caller::authorise))
@@ -106,7 +121,7 @@ pub fn router(state: ApiState) -> Router {
 
 /// Does the provisioning API speak there, in its envelope?
 fn is_gateway(path: &str) -> bool {
-    path.starts_with("/entrance/")
+    ["/entrance/", "/solution/", "/cloud/", "/app/"].iter().any(|face| path.starts_with(face))
 }
 
 async fn health(State(state): State<ApiState>) -> StatusCode {

@@ -2,7 +2,7 @@
 //! are refused. A write takes one object or an array of up to 100, all or nothing; what exists already is 409.
 
 use super::caller::Caller;
-use super::gateway::is_plain;
+use super::seed::is_plain;
 use super::{ApiState, now_ms};
 use crate::model::{Account, AccountType, DirectoryChange, Group, Number};
 use crate::store::{NO_ACCOUNT, NewAccount, StoreError};

@@ -15,22 +15,24 @@ pub struct AccessPatch {
     pub keys: Option<Option<String>>,
     pub ringback: Option<Option<bool>>,
     pub key_frame: Option<Option<Way>>,
+    /// Of the one unit that was issued the door's account.
+    pub unit: DeviceNames,
 }
 
 impl AccessPatch {
-    fn apply(self, access: &mut Access) {
-        fn put<T>(place: &mut T, new: Option<T>) {
+    fn apply(&self, access: &mut Access) {
+        fn put<T: Clone>(place: &mut T, new: &Option<T>) {
             if let Some(new) = new {
-                *place = new;
+                *place = new.clone();
             }
         }
-        put(&mut access.disabled, self.disabled);
-        put(&mut access.hours, self.hours);
-        put(&mut access.door.profile, self.profile);
-        put(&mut access.door.star, self.star);
-        put(&mut access.door.keys, self.keys);
-        put(&mut access.door.ringback, self.ringback);
-        put(&mut access.door.key_frame, self.key_frame);
+        put(&mut access.disabled, &self.disabled);
+        put(&mut access.hours, &self.hours);
+        put(&mut access.door.profile, &self.profile);
+        put(&mut access.door.star, &self.star);
+        put(&mut access.door.keys, &self.keys);
+        put(&mut access.door.ringback, &self.ringback);
+        put(&mut access.door.key_frame, &self.key_frame);
     }
 }
 
@@ -51,6 +53,7 @@ impl Store {
         self.transact(move |t| {
             let (account, mut access) = of_kind(t, &tenant, &number, kind)?;
             patch.apply(&mut access);
+            devices::name_unit(t, &number, patch.unit)?;
             let hours = serde_json::to_string(&access.hours).map_err(|_| StoreError::Unavailable)?;
             t.execute(
                 "INSERT OR REPLACE INTO access (number, disabled, hours, profile, keys, ringback, key_frame, star)

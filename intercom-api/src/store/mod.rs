@@ -7,14 +7,22 @@ mod access;
 mod apps;
 mod bindings;
 mod chain;
+mod communities;
+mod devices;
 mod records;
 mod schema;
 mod snapshots;
+mod spaces;
+mod units;
 pub mod verify;
 mod write;
 
 pub use access::{AccessPatch, way_name, way_named};
+pub use communities::TOKEN_MS;
+pub use devices::{Device, DeviceKey, DeviceNames};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
+pub use spaces::Space;
+pub use units::{DoorUnit, RoomFilter};
 pub use write::NewAccount;
 
 use crate::model::{Account, AccountType, App, DirectoryChange, Group, Number, Secret, Tenant};

@@ -1,6 +1,7 @@
 //! Writes: one transaction each, all or nothing.
 
 use super::*;
+use std::collections::BTreeSet;
 
 /// Members of one group (spec admin-api.md OPEN-22).
 const MAX_MEMBERS: usize = 32;
@@ -117,69 +118,75 @@ impl Store {
         numbers: Vec<String>,
     ) -> Result<Vec<DirectoryChange>, StoreError> {
         self.transact(move |t| {
-            own_group(t, &tenant, &id)?;
-            insert_members(t, &tenant, &id, &numbers)?;
+            let group = own_group(t, &tenant, &id)?;
+            insert_members(t, &tenant, &group.app, &id, &numbers)?;
             Ok(read_group(t, &id)?.map(DirectoryChange::PutGroup).into_iter().collect())
         })
         .await
     }
 
-    /// `sipnumber/sync`: what a door unit is issued. Delivery to the unit comes with the edge protocol.
-    pub async fn sync_door(
-        &self,
-        tenant: Tenant,
-        iot_id: String,
-        number: String,
-        password: String,
-        host: String,
-        port: String,
-    ) -> Result<Vec<DirectoryChange>, StoreError> {
+    /// `sip/delete`: with everything that hangs on them: memberships, and the units that were issued one of them with their maps.
+    pub async fn remove_accounts(&self, tenant: Tenant, numbers: Vec<String>) -> Result<Vec<DirectoryChange>, StoreError> {
         self.transact(move |t| {
-            own_unit(t, &tenant, &iot_id)?;
-            let account = own_account(t, &tenant, &number)?;
-            if account.kind != AccountType::Door {
-                return Err(StoreError::Invalid(format!("{number} is not a door unit's account")));
-            }
-            t.execute(
-                "INSERT INTO door (iot_id, number, password, host, port, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (iot_id) DO UPDATE SET number = ?2, password = ?3, host = ?4, port = ?5",
-                (&iot_id, &number, &password, &host, &port, &*account.app),
-            )?;
-            Ok(vec![DirectoryChange::PutDoor { iot_id, number: Number::new(&number) }])
-        })
-        .await
-    }
-
-    /// `map/add`: (room in canonical form, group). An existing room is replaced.
-    pub async fn map_rooms(
-        &self,
-        tenant: Tenant,
-        iot_id: String,
-        maps: Vec<(String, String)>,
-    ) -> Result<Vec<DirectoryChange>, StoreError> {
-        self.transact(move |t| {
-            own_unit(t, &tenant, &iot_id)?;
+            let mut groups = BTreeSet::new();
             let mut changes = Vec::new();
-            for (room, group) in maps {
-                own_group(t, &tenant, &group)?;
-                t.execute(
-                    "INSERT INTO room (iot_id, room, group_id) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (iot_id, room) DO UPDATE SET group_id = ?3",
-                    (&iot_id, &room, &group),
-                )?;
-                changes.push(DirectoryChange::PutRoom { iot_id: iot_id.clone(), room, group: Number::new(&group) });
+            for number in &numbers {
+                own_account(t, &tenant, number)?;
+                groups.extend(texts(t, "SELECT group_id FROM member WHERE number = ?1", number)?);
+                for iot_id in texts(t, "SELECT iot_id FROM door WHERE number = ?1", number)? {
+                    t.prepare_cached("DELETE FROM room WHERE iot_id = ?1")?.execute([&iot_id])?;
+                    changes.push(DirectoryChange::RemoveDoor { iot_id });
+                }
+                t.prepare_cached("DELETE FROM account WHERE number = ?1")?.execute([number])?;
+                changes.push(DirectoryChange::RemoveAccount(Number::new(number)));
+            }
+            for id in groups {
+                changes.extend(read_group(t, &id)?.map(DirectoryChange::PutGroup));
             }
             Ok(changes)
         })
         .await
     }
-}
 
-/// A unit that nobody has named yet is anybody's.
-fn own_unit(t: &Transaction<'_>, tenant: &Tenant, iot_id: &str) -> Result<(), StoreError> {
-    let mut query = t.prepare_cached("SELECT app FROM door WHERE iot_id = ?1")?;
-    let app: Option<String> = query.query_row([iot_id], |row| row.get(0)).optional()?;
-    if app.is_none_or(|app| tenant.may(&app)) { Ok(()) } else { Err(StoreError::Forbidden(format!("unit {iot_id}"))) }
+    /// `group/delete`: with the rooms and spaces that lead to them.
+    pub async fn remove_groups(&self, tenant: Tenant, ids: Vec<String>) -> Result<Vec<DirectoryChange>, StoreError> {
+        self.transact(move |t| {
+            let mut changes = Vec::new();
+            for id in &ids {
+                own_group(t, &tenant, id)?;
+                let mut rooms = t.prepare_cached("SELECT iot_id, room FROM room WHERE group_id = ?1")?;
+                let read = |row: &Row<'_>| Ok(DirectoryChange::RemoveRoom { iot_id: row.get(0)?, room: row.get(1)? });
+                for room in rooms.query_map([id], read)? {
+                    changes.push(room?);
+                }
+                t.prepare_cached("DELETE FROM sip_group WHERE id = ?1")?.execute([id])?;
+                changes.push(DirectoryChange::RemoveGroup(Number::new(id)));
+            }
+            Ok(changes)
+        })
+        .await
+    }
+
+    /// `group/sip/delete`. Who is no member is `NotFound`.
+    pub async fn remove_members(
+        &self,
+        tenant: Tenant,
+        id: String,
+        numbers: Vec<String>,
+    ) -> Result<Vec<DirectoryChange>, StoreError> {
+        self.transact(move |t| {
+            own_group(t, &tenant, &id)?;
+            for number in &numbers {
+                own_account(t, &tenant, number)?;
+                let gone = t.prepare_cached("DELETE FROM member WHERE group_id = ?1 AND number = ?2")?.execute((&id, number))?;
+                if gone == 0 {
+                    return Err(StoreError::NotFound(format!("{number} is not in group {id}")));
+                }
+            }
+            Ok(read_group(t, &id)?.map(DirectoryChange::PutGroup).into_iter().collect())
+        })
+        .await
+    }
 }
 
 fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms: i64) -> Result<Account, StoreError> {
@@ -190,10 +197,8 @@ fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms:
     if read_group(t, &new.number)?.is_some() {
         return Err(StoreError::Conflict(format!("{} is the id of a group", new.number)));
     }
-    t.execute(
-        "INSERT INTO account (number, password, type, name, created_ms, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        (&new.number, &new.password, new.kind.code(), &new.name, now_ms, &*tenant.app),
-    )?;
+    let insert = "INSERT INTO account (number, password, type, name, created_ms, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    t.prepare_cached(insert)?.execute((&new.number, &new.password, new.kind.code(), &new.name, now_ms, &*tenant.app))?;
     Ok(Account {
         number: Number::new(&new.number),
         password: Secret::new(&new.password),
@@ -218,23 +223,25 @@ fn insert_group(
     if find_account(t, id)?.is_some() {
         return Err(StoreError::Conflict(format!("{id} is the number of an account")));
     }
-    t.execute("INSERT INTO sip_group (id, name, created_ms, app) VALUES (?1, ?2, ?3, ?4)", (id, &name, now_ms, &*tenant.app))?;
-    insert_members(t, tenant, id, members)?;
+    let mut insert = t.prepare_cached("INSERT INTO sip_group (id, name, created_ms, app) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute((id, &name, now_ms, &*tenant.app))?;
+    insert_members(t, tenant, &tenant.app, id, members)?;
     read_group(t, id)?.ok_or(StoreError::Unavailable)
 }
 
-/// Only app accounts (spec admin-api.md §5.7).
-fn insert_members(t: &Transaction<'_>, tenant: &Tenant, id: &str, numbers: &[String]) -> Result<(), StoreError> {
+/// Only app accounts (spec admin-api.md §5.7), and of the group's own app: who may use both must not mix them either.
+fn insert_members(t: &Transaction<'_>, tenant: &Tenant, app: &str, id: &str, numbers: &[String]) -> Result<(), StoreError> {
     for number in numbers {
         let account = own_account(t, tenant, number)?;
+        same_app(&account.app, app, &format!("{number} and the group"))?;
         if account.kind != AccountType::App {
             return Err(StoreError::Invalid(format!("{number} is a door unit; only app accounts go into a group")));
         }
-        t.execute(
+        let mut insert = t.prepare_cached(
             "INSERT INTO member (group_id, number, position)
              VALUES (?1, ?2, (SELECT coalesce(max(position), 0) + 1 FROM member WHERE group_id = ?1)) ON CONFLICT DO NOTHING",
-            (id, number),
         )?;
+        insert.execute((id, number))?;
     }
     let members: i64 = t.query_row("SELECT count(*) FROM member WHERE group_id = ?1", [id], |row| row.get(0))?;
     if members > MAX_MEMBERS as i64 {
@@ -243,8 +250,18 @@ fn insert_members(t: &Transaction<'_>, tenant: &Tenant, id: &str, numbers: &[Str
     Ok(())
 }
 
+/// The first column of all rows.
+fn texts(t: &Transaction<'_>, sql: &str, key: &str) -> rusqlite::Result<Vec<String>> {
+    t.prepare_cached(sql)?.query_map([key], |row| row.get(0))?.collect()
+}
+
+/// Two things that go together must be of one app.
+pub(super) fn same_app(one: &str, other: &str, what: &str) -> Result<(), StoreError> {
+    if one == other { Ok(()) } else { Err(StoreError::Invalid(format!("{what} are not of one application"))) }
+}
+
 /// A prefix and random letters of a 32-letter alphabet without look-alikes: five bits each.
-fn invent(prefix: char, letters: usize) -> Result<String, StoreError> {
+pub(super) fn invent(prefix: char, letters: usize) -> Result<String, StoreError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = vec![0u8; letters];
     getrandom::fill(&mut bytes).map_err(|_| StoreError::Unavailable)?;
