@@ -3,6 +3,7 @@
 //! TOML, then environment `DOORLINE_<SECTION>__<KEY>` (lists comma-separated), which wins. An unknown key or variable is an
 //! error: a misspelt setting must not silently be the default. A key is here when something honours it.
 
+use crate::keyfile::{self, Key};
 use crate::switchboard::limits::SOURCE_RATE;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -24,6 +25,7 @@ pub struct Config {
     pub talk: Talk,
     pub unlock: Unlock,
     pub records: Records,
+    pub store: Store,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -112,6 +114,33 @@ pub struct Unlock {
 pub struct Records {
     pub keep_days: u32,
     pub snapshots_mb: u32,
+}
+
+/// Keys as 64 hex digits, for who keeps them elsewhere than in `data_dir`.
+#[derive(Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    pub key: String,
+    pub new_key: String,
+}
+
+/// Without the keys: a configuration may be logged.
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// The key of secrets, if it is set.
+    pub fn key(&self) -> Option<Key> {
+        keyfile::parse(&self.key)
+    }
+
+    /// The next one, for `rotate-key`.
+    pub fn new_key(&self) -> Option<Key> {
+        keyfile::parse(&self.new_key)
+    }
 }
 
 impl Default for Records {
@@ -212,7 +241,12 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("unlock", "utc_offset_minutes", "minutes east of UTC in which allowed hours are told (-840-840); summer time is not known"),
     ("records", "keep_days", "entries of the record and pictures of visitors are kept so many days"),
     ("records", "snapshots_mb", "and at most so many megabytes of them, the newest"),
+    ("store", "key", "seals passwords in the database, 64 hex digits; empty: secrets.key in data_dir, made at the first start"),
+    ("store", "new_key", "only for `doorline rotate-key` where store.key is set: the next one"),
 ];
+
+/// What is printed as `***`.
+const SECRETS: &[(&str, &str)] = &[("api", "bearer"), ("store", "key"), ("store", "new_key")];
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -430,6 +464,11 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     if !(10..=10_000_000).contains(&config.records.snapshots_mb) {
         wrong("records", "snapshots_mb", format!("{} is not within 10-10000000", config.records.snapshots_mb));
     }
+    for (key, text) in [("key", &config.store.key), ("new_key", &config.store.new_key)] {
+        if !text.is_empty() && keyfile::parse(text).is_none() {
+            wrong("store", key, "is not 64 hex digits, e.g. of `openssl rand -hex 32`".into());
+        }
+    }
     if config.top.drain_s > 3600 {
         wrong("", "drain_s", format!("{} is more than an hour", config.top.drain_s));
     }
@@ -479,7 +518,8 @@ impl Config {
                 inside = section;
             }
             let value = if section.is_empty() { table.get(*key) } else { table.get(*section).and_then(|s| s.get(key)) };
-            let secret = *key == "bearer" && value.and_then(Value::as_str).is_some_and(|token| !token.is_empty());
+            let secret =
+                SECRETS.contains(&(section, key)) && value.and_then(Value::as_str).is_some_and(|token| !token.is_empty());
             let value = if secret { "\"***\"".to_owned() } else { value.map(Value::to_string).unwrap_or_default() };
             let _ = write!(text, "# {what}\n{key} = {value}\n");
         }
@@ -575,7 +615,15 @@ mod tests {
 
     #[test]
     fn secrets_are_masked() {
-        let config = load(None, [("DOORLINE_API__BEARER".to_owned(), "s3cret".to_owned())].into_iter()).unwrap();
-        assert!(!config.to_toml().contains("s3cret") && !format!("{config:?}").contains("s3cret"));
+        let key = "5ec2e7".repeat(11)[..64].to_owned();
+        let set = [("API__BEARER", "s3cret"), ("STORE__KEY", &key), ("STORE__NEW_KEY", &key)];
+        let set = set.map(|(name, value)| (format!("DOORLINE_{name}"), value.to_owned()));
+        let config = load(None, set.into_iter()).unwrap();
+        assert!(config.store.key().is_some() && config.store.new_key() == config.store.key());
+        for shown in [config.to_toml(), format!("{config:?}")] {
+            assert!(!shown.contains("s3cret") && !shown.contains("5ec2e7"), "{shown}");
+        }
+        let problems = load_text("[store]\nkey = \"5ec2e7\"\n", &[]).unwrap_err();
+        assert_eq!(problems, ["FILE:2: store.key: is not 64 hex digits, e.g. of `openssl rand -hex 32`"]);
     }
 }

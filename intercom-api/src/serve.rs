@@ -10,6 +10,7 @@ use crate::http::{self, ApiState};
 use crate::keeper::{Keeper, Rows};
 use crate::keyfile;
 use crate::live::Live;
+use crate::lock::Held;
 use crate::pictures::Pictures;
 use crate::pictures::album::{Album, Retention};
 use crate::record::Entry;
@@ -48,7 +49,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     fs::create_dir_all(&config.top.data_dir).with_context(|| format!("data_dir {}", config.top.data_dir.display()))?;
-    let store = Store::open(&database(config)).context("the database")?;
+    // Before anything is read: what lies there is ours until the end.
+    let _held = Held::new(&config.top.data_dir)?;
+    let store = Store::open_with(&database(config), config.store.key().as_ref()).context("the database")?;
     store.close_open_wishes().await.context("the database")?;
     let mut directory = Directory::default();
     directory.apply(store.load().await.context("the database")?);

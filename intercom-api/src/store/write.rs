@@ -61,7 +61,8 @@ impl Store {
         self.transact(move |t| {
             let mut account = own_account(t, &tenant, &number)?;
             let password = invent('p', 17)?;
-            t.execute("UPDATE account SET password = ?2 WHERE number = ?1", (&number, &password))?;
+            let sealed = t.seal(&whose_account(&number), &password)?;
+            t.execute("UPDATE account SET password = ?2 WHERE number = ?1", (&number, sealed))?;
             account.password = Secret::new(&password);
             let changes = vec![DirectoryChange::PutAccount(account.clone())];
             Ok((account, changes))
@@ -140,6 +141,7 @@ impl Store {
             if account.kind != AccountType::Door {
                 return Err(StoreError::Invalid(format!("{number} is not a door unit's account")));
             }
+            let password = t.seal(&whose_door(&iot_id), &password)?;
             t.execute(
                 "INSERT INTO door (iot_id, number, password, host, port, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (iot_id) DO UPDATE SET number = ?2, password = ?3, host = ?4, port = ?5",
@@ -176,13 +178,13 @@ impl Store {
 }
 
 /// A unit that nobody has named yet is anybody's.
-fn own_unit(t: &Transaction<'_>, tenant: &Tenant, iot_id: &str) -> Result<(), StoreError> {
+fn own_unit(t: &Tx<'_>, tenant: &Tenant, iot_id: &str) -> Result<(), StoreError> {
     let mut query = t.prepare_cached("SELECT app FROM door WHERE iot_id = ?1")?;
     let app: Option<String> = query.query_row([iot_id], |row| row.get(0)).optional()?;
     if app.is_none_or(|app| tenant.may(&app)) { Ok(()) } else { Err(StoreError::Forbidden(format!("unit {iot_id}"))) }
 }
 
-fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms: i64) -> Result<Account, StoreError> {
+fn insert_account(t: &Tx<'_>, tenant: &Tenant, new: NewAccount, now_ms: i64) -> Result<Account, StoreError> {
     if find_account(t, &new.number)?.is_some() {
         return Err(StoreError::Conflict(format!("account {} exists", new.number)));
     }
@@ -190,9 +192,10 @@ fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms:
     if read_group(t, &new.number)?.is_some() {
         return Err(StoreError::Conflict(format!("{} is the id of a group", new.number)));
     }
+    let sealed = t.seal(&whose_account(&new.number), &new.password)?;
     t.execute(
         "INSERT INTO account (number, password, type, name, created_ms, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        (&new.number, &new.password, new.kind.code(), &new.name, now_ms, &*tenant.app),
+        (&new.number, sealed, new.kind.code(), &new.name, now_ms, &*tenant.app),
     )?;
     Ok(Account {
         number: Number::new(&new.number),
@@ -205,7 +208,7 @@ fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms:
 }
 
 fn insert_group(
-    t: &Transaction<'_>,
+    t: &Tx<'_>,
     tenant: &Tenant,
     id: &str,
     members: &[String],
@@ -224,7 +227,7 @@ fn insert_group(
 }
 
 /// Only app accounts (spec admin-api.md §5.7).
-fn insert_members(t: &Transaction<'_>, tenant: &Tenant, id: &str, numbers: &[String]) -> Result<(), StoreError> {
+fn insert_members(t: &Tx<'_>, tenant: &Tenant, id: &str, numbers: &[String]) -> Result<(), StoreError> {
     for number in numbers {
         let account = own_account(t, tenant, number)?;
         if account.kind != AccountType::App {
