@@ -6,6 +6,8 @@
 mod access;
 mod bindings;
 mod chain;
+mod change;
+mod lists;
 mod records;
 mod schema;
 mod snapshots;
@@ -14,6 +16,8 @@ pub mod verify;
 mod write;
 
 pub use access::{AccessPatch, way_name, way_named};
+pub use change::{AccountPatch, GroupPatch};
+pub use lists::{AccountsWanted, DoorsWanted, GroupsWanted};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
 pub use units::{DoorUnit, RoomFilter};
 pub use write::NewAccount;
@@ -170,33 +174,6 @@ impl Store {
         self.transact(move |t| own_account(t, &tenant, &number)).await
     }
 
-    /// All accounts by number, from one number on.
-    pub async fn accounts(&self, tenant: Tenant, after: String, limit: u32) -> Result<Vec<Account>, StoreError> {
-        self.transact(move |t| {
-            let sql = format!("SELECT {ACCOUNT} FROM account WHERE number > ?1 AND {MINE} ORDER BY number LIMIT ?2");
-            let mut query = t.prepare_cached(&sql)?;
-            let rows = query.query_map((after, limit, tenant.all, &*tenant.app), read_account)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
-    }
-
-    /// All groups by id, from one id on.
-    pub async fn groups(&self, tenant: Tenant, after: String, limit: u32) -> Result<Vec<Group>, StoreError> {
-        self.transact(move |t| {
-            let sql = format!("SELECT id FROM sip_group WHERE id > ?1 AND {MINE} ORDER BY id LIMIT ?2");
-            let mut query = t.prepare_cached(&sql)?;
-            let ids = query.query_map((after, limit, tenant.all, &*tenant.app), |row| row.get::<_, String>(0))?;
-            let ids = ids.collect::<Result<Vec<_>, _>>()?;
-            let mut groups = Vec::new();
-            for id in ids {
-                groups.extend(read_group(t, &id)?);
-            }
-            Ok(groups)
-        })
-        .await
-    }
-
     /// `NotFound`: no such group.
     pub async fn group(&self, tenant: Tenant, id: String) -> Result<Group, StoreError> {
         self.transact(move |t| own_group(t, &tenant, &id)).await
@@ -236,9 +213,6 @@ fn durably<T>(connection: &mut Connection, job: impl FnOnce(&Transaction<'_>) ->
 
 /// What [`read_account`] reads.
 const ACCOUNT: &str = "number, password, type, name, created_ms, app";
-
-/// What a tenant may see, of any table: `?3` everything, or `?4` what is his.
-const MINE: &str = "(?3 OR app = ?4)";
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     Ok(Account {
