@@ -10,6 +10,7 @@ mod ask;
 pub mod caller;
 mod envelope;
 mod metrics;
+mod openapi;
 mod route;
 pub mod seed;
 mod v1;
@@ -111,6 +112,7 @@ fn routes() -> Vec<Route> {
         .nothing(200, "It is")
         .nothing(503, "It is draining: calls end, and nothing new begins");
     let mut routes = vec![health, metrics::route()];
+    routes.extend(openapi::routes());
     routes.extend(v1::routes());
     routes
 }
