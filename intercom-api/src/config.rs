@@ -3,6 +3,11 @@
 //! TOML, then environment `DOORLINE_<SECTION>__<KEY>` (lists comma-separated), which wins. An unknown key or variable is an
 //! error: a misspelt setting must not silently be the default. A key is here when something honours it.
 
+mod callers;
+
+pub use callers::{App, Grant, Role, User};
+
+use crate::model::Secret;
 use crate::switchboard::limits::SOURCE_RATE;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -69,19 +74,17 @@ pub struct Media {
     pub silence_s: u64,
 }
 
-#[derive(Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     pub listen: String,
-    pub bearer: String,
+    pub tls: bool,
+    pub bearer: Secret,
+    pub apps: Vec<App>,
+    pub users: Vec<User>,
+    /// 0: no limit.
+    pub rate: u32,
     pub server_port: bool,
-}
-
-/// Without the token: a configuration may be logged.
-impl std::fmt::Debug for Api {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("listen", &self.listen).finish_non_exhaustive()
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -159,7 +162,15 @@ impl Default for Media {
 
 impl Default for Api {
     fn default() -> Api {
-        Api { listen: "127.0.0.1:8080".into(), bearer: String::new(), server_port: false }
+        Api {
+            listen: "127.0.0.1:8080".into(),
+            tls: false,
+            bearer: Secret::default(),
+            apps: Vec::new(),
+            users: Vec::new(),
+            rate: 1000,
+            server_port: false,
+        }
     }
 }
 
@@ -202,7 +213,15 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("media", "workers", "media threads; 0: one less than cores, at least one"),
     ("media", "silence_s", "a talk ends when one of its two sides sends nothing for so many seconds (5-3600); 0: it goes on"),
     ("api", "listen", "address of the HTTP API"),
-    ("api", "bearer", "token of the HTTP API; empty: nothing but /healthz is served"),
+    ("api", "tls", "serve it with tls.cert and tls.key"),
+    ("api", "bearer", "token of the owner; empty: he has none"),
+    ("api", "apps", "platforms that sign their requests: tables of key, secret and name; empty: one is made at the first start"),
+    (
+        "api",
+        "users",
+        "further tokens: tables of name, token, role (owner or operator) and may (passwords, pictures) for operators",
+    ),
+    ("api", "rate", "requests a second of one app or user; more get 429; 0: no limit"),
     ("api", "server_port", "lists of a group's accounts have `serverPort` beside `sipPort`, for clients that read only that"),
     ("ring", "timeout_s", "a call that nobody answers ends after so many seconds (1-180)"),
     ("ring", "tone", "what the visitor hears while it rings: ringback or none"),
@@ -408,6 +427,10 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     if config.api.listen.parse::<SocketAddr>().is_err() {
         wrong("api", "listen", format!("`{}` is not an address with a port, e.g. \"127.0.0.1:8080\"", config.api.listen));
     }
+    if config.api.tls && !config.tls.is_set() {
+        wrong("api", "tls", "needs tls.cert and tls.key".into());
+    }
+    callers::check(&config.api, &mut wrong);
     if !(1..=180).contains(&config.ring.timeout_s) {
         wrong("ring", "timeout_s", format!("{} is not within 1-180", config.ring.timeout_s));
     }
@@ -481,8 +504,7 @@ impl Config {
                 inside = section;
             }
             let value = if section.is_empty() { table.get(*key) } else { table.get(*section).and_then(|s| s.get(key)) };
-            let secret = *key == "bearer" && value.and_then(Value::as_str).is_some_and(|token| !token.is_empty());
-            let value = if secret { "\"***\"".to_owned() } else { value.map(Value::to_string).unwrap_or_default() };
+            let value = value.map(Value::to_string).unwrap_or_default();
             let _ = write!(text, "# {what}\n{key} = {value}\n");
         }
         text
@@ -577,7 +599,30 @@ mod tests {
 
     #[test]
     fn secrets_are_masked() {
-        let config = load(None, [("DOORLINE_API__BEARER".to_owned(), "s3cret".to_owned())].into_iter()).unwrap();
-        assert!(!config.to_toml().contains("s3cret") && !format!("{config:?}").contains("s3cret"));
+        let variables = [
+            ("DOORLINE_API__BEARER", "s3cret-1"),
+            ("DOORLINE_API__APPS", "a:s3cret-2,b:s3cret:3"),
+            ("DOORLINE_API__USERS", "jo:owner:s3cret-4,al:operator+pictures:s3cret-5"),
+        ];
+        let config = load(None, variables.iter().map(|(name, value)| ((*name).into(), (*value).into()))).unwrap();
+        let (printed, debug) = (config.to_toml(), format!("{config:?}"));
+        assert!(!printed.contains("s3cret") && !debug.contains("s3cret"), "{printed}\n{debug}");
+        assert_eq!(
+            (config.api.apps[1].secret.reveal(), config.api.users[1].may.as_slice()),
+            ("s3cret:3", &[Grant::Pictures][..])
+        );
+        // What is printed is a configuration, though not with these secrets.
+        toml::from_str::<Config>(&printed).unwrap();
+    }
+
+    #[test]
+    fn callers_are_told_apart() {
+        let text = "[api]\nbearer = \"tokentoken\"\nusers = [{ name = \"a\", token = \"tokentoken\", role = \"owner\" }]\n\
+                    apps = [\"k:123456\", { key = \"k\", secret = \"12345\" }, \"no\"]\n";
+        let problems = load_text(text, &[]).unwrap_err();
+        assert!(problems[0].contains("an app is `key:secret`"), "{problems:?}");
+        let problems = load_text(&text.replace(", \"no\"", ""), &[]).unwrap_err();
+        let wanted = ["the secret of `k` has", "`k` is there twice", "the token of `a`"];
+        assert!(wanted.iter().zip(&problems).all(|(wanted, problem)| problem.contains(wanted)), "{problems:?}");
     }
 }

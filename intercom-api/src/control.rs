@@ -23,9 +23,11 @@ pub enum Order {
         preset: Preset,
         ticket: u64,
     },
-    /// The owner wishes a door open; answered when it is known how that ended.
+    /// Whoever may use the API wishes a door open; answered when it is known how that ended.
     Unlock {
         door: String,
+        /// Who, as the record shows him.
+        asker: String,
     },
     /// Everything counted; read only when somebody looks.
     Numbers,

@@ -19,6 +19,7 @@ use crate::transport::wires::Wires;
 use crate::transport::{Counts, Incoming};
 use crate::turn::{Effect, Publication};
 use media::command::{Command, Event, SessionId, WorkerId};
+use sip_core::location::Unbound;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -396,7 +397,11 @@ impl Shell {
             }
             Publication::Unregistered { account, why } => {
                 tracing::info!(account = &*account, ?why, "unregistered");
-                self.live.registrations.remove(&account);
+                if let Some((account, registration)) = self.live.registrations.remove(&account)
+                    && why != Unbound::AccountRemoved
+                {
+                    self.live.last_seen.insert(account, registration.registered_ms);
+                }
             }
             Publication::RingsTooOften { door } => {
                 tracing::warn!(door, "this door rings too often: a stuck button, or somebody uses its account");

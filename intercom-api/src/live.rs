@@ -198,4 +198,6 @@ pub struct Live {
     pub calls: DashMap<CallId, CallView>,
     /// By account number.
     pub registrations: DashMap<Arc<str>, Registration>,
+    /// When who is not registered any more did so last, in ms since 1970; since the server runs.
+    pub last_seen: DashMap<Arc<str>, i64>,
 }

@@ -3,6 +3,7 @@
 use crate::profile::{Profile, Star};
 use crate::unlock::hours::Hours;
 use media::asking::Way;
+use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -47,9 +48,23 @@ impl fmt::Debug for Number {
     }
 }
 
-/// A password: prints as `***`, so that no log, event or error text can hold it.
-#[derive(Clone, PartialEq, Eq)]
+/// A password: prints and is written as `***`, so that no log, event, error text or printed configuration can hold it.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
 pub struct Secret(Arc<str>);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret::new(&text)
+    }
+}
+
+/// Nothing where nothing is set.
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(if self.0.is_empty() { "" } else { "***" })
+    }
+}
 
 impl Secret {
     pub fn new(text: &str) -> Secret {
@@ -59,6 +74,10 @@ impl Secret {
     /// The password itself: for digests, and for the API replies that are documented to carry it.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

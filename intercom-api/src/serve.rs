@@ -6,6 +6,8 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::directory::Directory;
 use crate::driver::{Driver, MEDIA_QUEUE, MESSAGE_QUEUE};
+use crate::http::caller::Doorkeeper;
+use crate::http::listener::Front;
 use crate::http::{self, ApiState};
 use crate::keeper::{Keeper, Rows};
 use crate::keyfile;
@@ -30,7 +32,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -170,18 +172,32 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
     let reachable = reachable_ip(sip_local.ip());
     let sip_host = public_host.unwrap_or_else(|| reachable.to_string());
-    let host_ip = sip_host.parse().unwrap_or(reachable);
-    let state = ApiState::new(config, store, control, live, pictures, &sip_host, sip_local.port(), host_ip);
-    let draining = state.draining.clone();
-    if config.api.bearer.is_empty() {
-        tracing::warn!("api.bearer is not set: nothing but /healthz is served over HTTP");
-    }
+    let own_app = match config.api.apps.first() {
+        Some(first) => store.own_app(first.key.clone()).await.context("the database")?,
+        None => String::new(),
+    };
+    let draining: Arc<AtomicBool> = Arc::default();
+    let state = ApiState {
+        store,
+        control,
+        live,
+        pictures,
+        draining: draining.clone(),
+        sip_host: sip_host.as_str().into(),
+        sip_port: sip_local.port(),
+        host_ip: sip_host.parse().unwrap_or(reachable),
+        server_port: config.api.server_port,
+        started_ms: epoch.1,
+        doorkeeper: Arc::new(Doorkeeper::new(&config.api, &own_app)),
+    };
     let api = listener.local_addr()?;
     let (stop_http, http_stopped) = oneshot::channel::<()>();
-    let http = tokio::spawn(http::serve(listener, state, async {
+    let front = Front::new(listener, tls.clone().filter(|_| config.api.tls))?;
+    let http = tokio::spawn(http::serve(front, state, async {
         let _ = http_stopped.await;
     }));
-    println!("doorline ready {} api=http://{api}", open.join(" "));
+    let scheme = if config.api.tls { "https" } else { "http" };
+    println!("doorline ready {} api={scheme}://{api}", open.join(" "));
     std::io::stdout().flush()?;
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -116,7 +116,9 @@ fn take(world: &mut World, road: Road, who: &'static str, right: Right) -> bool 
         Road::Key => world.act(who, |phone, now| phone.info(now, "application/dtmf", "*")),
         Road::Message => world.act(who, |phone, now| phone.unlock_by_message(now, "d1", 5)),
         Road::LoneInfo => world.act(who, |phone, now| phone.unlock_by_lone_info(now, "d1", 5)),
-        Road::Http => assert!(matches!(world.order(Order::Unlock { door: "d1".into() }), Answer::Later { .. })),
+        Road::Http => {
+            assert!(matches!(world.order(Order::Unlock { door: "d1".into(), asker: "owner".into() }), Answer::Later { .. }))
+        }
     }
     true
 }
@@ -211,17 +213,17 @@ fn without_a_call_the_order_goes_to_where_the_door_is_registered() {
     assert_eq!(world.devices["p3"].told, [(8, 200), (8, 200)]);
     assert_eq!(world.devices["d1"].openings, 1);
     // The owner inside the window shares it.
-    world.order(Order::Unlock { door: "d1".into() });
+    world.order(Order::Unlock { door: "d1".into(), asker: "owner".into() });
     world.run(Duration::from_secs(4));
     assert_eq!((world.devices["d1"].openings, world.told.len()), (1, 1));
     // A door that is registered nowhere, and one that there is not.
     world.order(Order::Apply(vec![DirectoryChange::RemoveAccount(Number::new("d1"))]));
-    assert_eq!(world.order(Order::Unlock { door: "d1".into() }), Answer::NotFound);
-    assert_eq!(world.order(Order::Unlock { door: "p1".into() }), Answer::NotFound, "a phone is no door");
+    assert_eq!(world.order(Order::Unlock { door: "d1".into(), asker: "owner".into() }), Answer::NotFound);
+    assert_eq!(world.order(Order::Unlock { door: "p1".into(), asker: "owner".into() }), Answer::NotFound, "a phone is no door");
     let mut world = house(8, Settings::default());
     world.act("d1", |door, now| door.unregister(now));
     world.run(Duration::from_secs(1));
-    world.order(Order::Unlock { door: "d1".into() });
+    world.order(Order::Unlock { door: "d1".into(), asker: "owner".into() });
     assert_eq!((world.records[0].outcome.as_str(), world.records[0].status), ("offline", 480));
 }
 
@@ -245,7 +247,7 @@ fn a_star_is_relayed_or_becomes_an_order_as_the_profile_says() {
     let said = |world: &World| world.records.iter().map(|r| format!("{} {} {}", r.road, r.outcome, r.status)).collect::<Vec<_>>();
     assert_eq!(said(&world), ["key relayed 408"]);
     // Inside the window another road is the same opening.
-    world.order(Order::Unlock { door: "d1".into() });
+    world.order(Order::Unlock { door: "d1".into(), asker: "owner".into() });
     world.run(Duration::from_secs(1));
     assert_eq!((world.pulses.len(), said(&world).pop().as_deref()), (1, Some("http relayed 408")));
 

@@ -56,7 +56,7 @@ fn walk(seed: u64) -> (World, Vec<u64>, bool) {
             0 | 1 => world.act("p1", |phone, now| phone.unlock(now, number("p1"))),
             2 => world.act("p2", |phone, now| phone.unlock(now, number("p2"))),
             3 => world.act("p3", |phone, now| phone.unlock_by_message(now, "d1", number("p3"))),
-            4 => match world.order(Order::Unlock { door: "d1".into() }) {
+            4 => match world.order(Order::Unlock { door: "d1".into(), asker: "owner".into() }) {
                 Answer::Later { ticket } => tickets.push(ticket),
                 other => panic!("{other:?}"),
             },

@@ -1,15 +1,22 @@
-//! [`Caller`]: who sent a request, for whom he acts and what he may see. Found out once, before any handler runs.
+//! [`Caller`]: who sent a request, for whom he acts and what he may see. Found out once, before any handler runs, by the
+//! [`Doorkeeper`]: a token, or the signature of an app ([`super::signature`]).
 
 use super::envelope::Reply;
+use super::signature::{Nonces, Refused, Signed};
 use super::v1::Problem;
-use super::{ApiState, metrics};
-use crate::model::Tenant;
+use super::{ApiState, BODY, is_gateway, metrics, now_ms};
+use crate::config::{Api, Grant, Role};
+use crate::model::{Secret, Tenant};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use std::sync::Arc;
+use http_body_util::LengthLimitError;
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use subtle::ConstantTimeEq;
 
 /// Whoever has proved who he is.
@@ -38,34 +45,210 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Caller, Problem> {
-        parts.extensions.get::<Caller>().cloned().ok_or_else(unknown)
+        parts.extensions.get::<Caller>().cloned().ok_or_else(|| Denied::Unknown.problem())
+    }
+}
+
+/// Knows everybody who may call.
+pub struct Doorkeeper {
+    owner: Secret,
+    users: Vec<(Secret, Caller)>,
+    apps: HashMap<String, (Secret, Caller)>,
+    /// Requests a second of one caller; 0: no limit.
+    rate: u32,
+    started_ms: i64,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// By app.
+    nonces: HashMap<String, Nonces>,
+    /// Requests of each caller in the second that he called in last.
+    used: HashMap<Arc<str>, (i64, u32)>,
+    refused: BTreeMap<&'static str, u64>,
+}
+
+impl Doorkeeper {
+    /// What is `own_app`'s is the installation's own.
+    pub fn new(api: &Api, own_app: &str) -> Doorkeeper {
+        let tenant = |app: &str, all| Tenant { app: app.into(), all };
+        let user = |user: &crate::config::User| {
+            let granted = |grant| user.role == Role::Owner || user.may.contains(&grant);
+            let (passwords, pictures) = (granted(Grant::Passwords), granted(Grant::Pictures));
+            let may = May { own: user.role == Role::Owner, passwords, pictures };
+            (user.token.clone(), Caller { name: user.name.as_str().into(), tenant: tenant("", true), may })
+        };
+        let app = |app: &crate::config::App| {
+            let name = if app.name.is_empty() { &app.key } else { &app.name };
+            let tenant = tenant(if app.key == own_app { "" } else { &app.key }, false);
+            (app.key.clone(), (app.secret.clone(), Caller { name: name.as_str().into(), tenant, may: May::ALL }))
+        };
+        Doorkeeper {
+            owner: api.bearer.clone(),
+            users: api.users.iter().map(user).collect(),
+            apps: api.apps.iter().map(app).collect(),
+            rate: api.rate,
+            started_ms: now_ms(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Everything refused since the start, by name.
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).refused.clone()
+    }
+
+    fn by_token(&self, parts: &Parts) -> Option<Caller> {
+        let given = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = given.split_once(' ')?;
+        // In constant time; no token set means that nobody is let in by one.
+        let is = |known: &Secret| !known.is_empty() && bool::from(token.trim().as_bytes().ct_eq(known.reveal().as_bytes()));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let owner = || Caller { name: "owner".into(), tenant: Tenant { app: "".into(), all: true }, may: May::ALL };
+        if is(&self.owner) {
+            return Some(owner());
+        }
+        self.users.iter().find(|(token, _)| is(token)).map(|(_, caller)| caller.clone())
+    }
+
+    fn by_signature(&self, parts: &Parts, body: &[u8]) -> Result<Caller, Denied> {
+        let request = Signed { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
+        let key = request.app_key().ok_or(Denied::Unknown)?;
+        let refuse = |refused| Denied::Signature(refused, None);
+        let (secret, caller) = self.apps.get(key).ok_or(refuse(Refused::UnknownKey))?;
+        let now_ms = now_ms();
+        let time_ms = request.check(secret.reveal(), now_ms, self.started_ms).map_err(|refused| {
+            // What the gateway itself would say, so that whoever writes a client can compare.
+            Denied::Signature(refused, (refused == Refused::Signature).then(|| request.string_to_sign().replace('\n', "#")))
+        })?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.nonces.entry(key.to_owned()).or_default().remember(now_ms, time_ms, request.nonce()).map_err(refuse)?;
+        Ok(caller.clone())
+    }
+
+    /// Is he within his limit (spec admin-api.md §2.3: counted per second)? The owner's own token has none.
+    fn within_rate(&self, caller: &Caller) -> bool {
+        if self.rate == 0 || *caller.name == *"owner" {
+            return true;
+        }
+        let second = now_ms().div_euclid(1000);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = seen.used.entry(caller.name.clone()).or_default();
+        *used = if used.0 == second { (second, used.1.saturating_add(1)) } else { (second, 1) };
+        used.1 <= self.rate
+    }
+
+    fn identify(&self, parts: &Parts, body: &[u8]) -> Result<Caller, Denied> {
+        let caller = match self.by_token(parts) {
+            Some(caller) => caller,
+            None => self.by_signature(parts, body)?,
+        };
+        if self.within_rate(&caller) { Ok(caller) } else { Err(Denied::TooMany) }
+    }
+
+    fn count(&self, denied: &Denied) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner).refused.entry(denied.name()).or_default() += 1;
+    }
+}
+
+/// Why a request goes no further.
+#[derive(Debug)]
+enum Denied {
+    Unknown,
+    /// With the text that was to be signed, where it was another.
+    Signature(Refused, Option<String>),
+    TooMany,
+    TooLarge,
+    /// The body did not come.
+    Cut,
+}
+
+impl Denied {
+    fn name(&self) -> &'static str {
+        match self {
+            Denied::Unknown => "unauthorized",
+            Denied::Signature(refused, _) => refused.name(),
+            Denied::TooMany => "too_many_requests",
+            Denied::TooLarge => "body_too_large",
+            Denied::Cut => "body_cut",
+        }
+    }
+
+    /// Status and the gateway's word for it (spec admin-api.md §2.3; 401 and 413 are ours).
+    fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Denied::Unknown => (StatusCode::UNAUTHORIZED, "unauthorized."),
+            Denied::Signature(Refused::Full, _) | Denied::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many requests."),
+            Denied::Signature(..) => (StatusCode::FORBIDDEN, "request forbidden."),
+            Denied::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "request error."),
+            Denied::Cut => (StatusCode::BAD_REQUEST, "request error."),
+        }
+    }
+
+    fn detail(&self) -> &'static str {
+        match self {
+            Denied::Unknown => "a valid bearer token or signature is needed",
+            Denied::Signature(refused, _) => refused.detail(),
+            Denied::TooMany => "more requests a second than api.rate allows",
+            Denied::TooLarge => "a body has at most 1 MiB",
+            Denied::Cut => "the body did not come whole",
+        }
+    }
+
+    fn problem(&self) -> Problem {
+        Problem::new(self.status().0, self.detail())
+    }
+
+    fn response(&self, path: &str) -> Response {
+        let (status, message) = self.status();
+        let mut response = if is_gateway(path) {
+            Reply::error(status.as_u16().into(), message, self.detail()).into_response()
+        } else {
+            self.problem().into_response()
+        };
+        if let Denied::Signature(refused, text) = self {
+            let text = text.as_ref().map_or(refused.detail().to_owned(), |text| {
+                // A header holds what can be seen; clients print it.
+                format!("Invalid Signature, Server StringToSign:`{}`", text.escape_default())
+            });
+            if let Ok(text) = HeaderValue::from_str(&text) {
+                response.headers_mut().insert("x-ca-error-message", text);
+            }
+        }
+        response
     }
 }
 
 /// Lets nobody through whom it does not know.
-pub async fn authorise(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    if let Some(caller) = by_token(&state, &request) {
-        request.extensions_mut().insert(caller);
+pub async fn authorise(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(header::AUTHORIZATION) && metrics::is_open_to(&request) {
         return next.run(request).await;
     }
-    if metrics::is_open_to(&request) {
-        return next.run(request).await;
+    let (mut parts, body) = request.into_parts();
+    let identified = match whole(&parts, body).await {
+        Ok(body) => state.doorkeeper.identify(&parts, &body).map(|caller| (caller, body)),
+        Err(denied) => Err(denied),
+    };
+    match identified {
+        Ok((caller, body)) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, Body::from(body))).await
+        }
+        Err(denied) => {
+            state.doorkeeper.count(&denied);
+            denied.response(parts.uri.path())
+        }
     }
-    if super::is_gateway(request.uri().path()) {
-        return Reply::error(401, "unauthorized.", "").into_response();
-    }
-    unknown().into_response()
 }
 
-fn unknown() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "a valid bearer token or signature is needed")
-}
-
-/// Compares in constant time; no token set means nobody is let in by one.
-fn by_token(state: &ApiState, request: &Request) -> Option<Caller> {
-    let given = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = given.split_once(' ')?;
-    let is = |known: &str| !known.is_empty() && bool::from(token.trim().as_bytes().ct_eq(known.as_bytes()));
-    let owner = Caller { name: "owner".into(), tenant: Tenant { app: "".into(), all: true }, may: May::ALL };
-    (scheme.eq_ignore_ascii_case("bearer") && is(&state.bearer)).then_some(owner)
+/// A signature covers the body, so it is read before it is known whose it is; but not for who brings neither token nor key.
+async fn whole(parts: &Parts, body: Body) -> Result<Bytes, Denied> {
+    if !parts.headers.contains_key(header::AUTHORIZATION) && !parts.headers.contains_key("x-ca-key") {
+        return Err(Denied::Unknown);
+    }
+    let too_large = |error: &axum::Error| error.source().is_some_and(|source| source.is::<LengthLimitError>());
+    to_bytes(body, BODY).await.map_err(|error| if too_large(&error) { Denied::TooLarge } else { Denied::Cut })
 }

@@ -9,13 +9,14 @@
 mod ask;
 pub mod caller;
 mod envelope;
+pub mod listener;
 mod metrics;
 mod openapi;
 mod route;
 pub mod seed;
+mod signature;
 mod v1;
 
-use crate::config::Config;
 use crate::control::{Control, Order, Unavailable};
 use crate::live::Live;
 use crate::model::DirectoryChange;
@@ -25,14 +26,15 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::any;
+use caller::Doorkeeper;
+use listener::{Front, Peer};
 use route::{Needs, Route};
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::net::TcpListener;
 
 /// Largest request body in bytes.
 const BODY: usize = 1 << 20;
@@ -52,39 +54,22 @@ pub struct ApiState {
     pub host_ip: IpAddr,
     /// OPEN-17: members of a group have `serverPort` too.
     pub server_port: bool,
-    bearer: Arc<str>,
+    /// Milliseconds since 1970.
+    pub started_ms: i64,
+    pub doorkeeper: Arc<Doorkeeper>,
 }
 
 impl ApiState {
-    pub fn new(
-        config: &Config,
-        store: Store,
-        control: Control,
-        live: Arc<Live>,
-        pictures: Arc<Pictures>,
-        sip_host: &str,
-        sip_port: u16,
-        host_ip: IpAddr,
-    ) -> ApiState {
-        ApiState {
-            store,
-            control,
-            live,
-            pictures,
-            draining: Arc::default(),
-            sip_host: sip_host.into(),
-            sip_port,
-            host_ip,
-            server_port: config.api.server_port,
-            bearer: config.api.bearer.as_str().into(),
-        }
-    }
-
     /// Tells the Switchboard what a committed write changed. When it cannot be told now, the write still stands and is
     /// loaded at the next start; the client is told 503 and may repeat it.
     async fn apply(&self, changes: Vec<DirectoryChange>) -> Result<(), Unavailable> {
         if changes.is_empty() {
             return Ok(());
+        }
+        for change in &changes {
+            if let DirectoryChange::RemoveAccount(number) = change {
+                self.live.last_seen.remove(number.as_str());
+            }
         }
         self.control.order(Order::Apply(changes)).await.map(|_| ())
     }
@@ -96,13 +81,9 @@ fn now_ms() -> i64 {
 }
 
 /// Serves until `shutdown`.
-pub async fn serve(
-    listener: TcpListener,
-    state: ApiState,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+pub async fn serve(front: Front, state: ApiState, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    let service = router(state).into_make_service_with_connect_info::<Peer>();
+    axum::serve(front, service).with_graceful_shutdown(shutdown).await
 }
 
 /// Everything but the provisioning API, whose list is [`seed::endpoints`].

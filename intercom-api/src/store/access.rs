@@ -15,6 +15,8 @@ pub struct AccessPatch {
     pub keys: Option<Option<String>>,
     pub ringback: Option<Option<bool>>,
     pub key_frame: Option<Option<Way>>,
+    /// Of the one unit that was issued the door's account.
+    pub unit: DeviceNames,
 }
 
 impl AccessPatch {
@@ -50,6 +52,7 @@ impl Store {
     ) -> Result<(Account, Access, Vec<DirectoryChange>), StoreError> {
         self.transact(move |t| {
             let (account, access) = of_kind(t, &tenant, &number, kind)?;
+            devices::name_unit(t, &number, patch.unit.clone())?;
             let access = put_access(t, &account, access, patch)?;
             let changes = vec![DirectoryChange::PutAccess(account.number.clone(), access.clone())];
             Ok((account, access, changes))

@@ -4,21 +4,28 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns a thread and a file
 
 mod access;
+mod apps;
 mod bindings;
 mod chain;
 mod change;
+mod communities;
+mod devices;
 mod lists;
 mod records;
 mod schema;
 mod snapshots;
+mod spaces;
 mod units;
 pub mod verify;
 mod write;
 
 pub use access::{AccessPatch, way_name, way_named};
 pub use change::{AccountPatch, GroupPatch};
+pub use communities::TOKEN_MS;
+pub use devices::{Device, DeviceKey, DeviceNames};
 pub use lists::{AccountsWanted, DoorsWanted, GroupsWanted};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
+pub use spaces::Space;
 pub use units::{DoorUnit, RoomFilter};
 pub use write::NewAccount;
 

@@ -265,7 +265,7 @@ impl Switchboard {
             }
             Order::HangUp(id) => self.hang_up(now, &id, out),
             Order::Picture { call, preset, ticket } => self.picture(now, &call, preset, ticket, out),
-            Order::Unlock { door } => self.unlock_for_owner(now, &door, out),
+            Order::Unlock { door, asker } => self.unlock_for_owner(now, &door, &asker, out),
             Order::Numbers => Answer::Numbers(Box::new(self.numbers(now))),
             Order::Bans => Answer::Bans(self.guard.bans.list(now).map(|ban| self.ban_view(&ban)).collect()),
             Order::Unban { source, account } => {

@@ -8,8 +8,8 @@ use crate::unlock::right::Claim;
 use crate::unlock::{Asker, Channel, Road};
 use sip_core::message::Uri;
 
-/// The owner's key in the record; no SIP number looks like it. Keys of single apps come with the API issue.
-const OWNER: &str = "api:owner";
+/// Before the name of whoever asks over HTTP, in the record; no SIP number looks like it.
+const BY_API: &str = "api:";
 
 impl Switchboard {
     /// Is a MESSAGE to or from a door an order or a result, and not a letter?
@@ -68,14 +68,14 @@ impl Switchboard {
         }
     }
 
-    /// `POST /v1/doors/{sipNumber}/unlock`.
-    pub(super) fn unlock_for_owner(&mut self, now: Instant, door: &str, out: &mut Vec<Effect>) -> Answer {
+    /// `POST /v1/doors/{sipNumber}/unlock`, and remote open.
+    pub(super) fn unlock_for_owner(&mut self, now: Instant, door: &str, asker: &str, out: &mut Vec<Effect>) -> Answer {
         if self.directory.account(door).is_none_or(|account| account.kind != AccountType::Door) {
             return Answer::NotFound;
         }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        let who = (Number::new(OWNER), Road::Http, Channel::Ticket(ticket));
+        let who = (Number::new(&format!("{BY_API}{asker}")), Road::Http, Channel::Ticket(ticket));
         self.press(now, &Number::new(door), Claim::Owner, who, out);
         self.pump(now, out);
         Answer::Later { ticket }

@@ -29,7 +29,7 @@ impl Tls {
         Ok(())
     }
 
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    pub fn config(&self) -> Arc<ServerConfig> {
         self.current.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }

@@ -17,7 +17,11 @@ use std::sync::LazyLock;
 
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::get("/openapi.json", json_document, "This document").json::<Document>(200, "OpenAPI 3.1", json!({"openapi": VERSION})),
+        Route::get("/openapi.json", json_document, "This document").json::<Document>(
+            200,
+            "OpenAPI 3.1",
+            json!({"openapi": VERSION}),
+        ),
         Route::get("/docs", page, "A page that shows it").needs(Needs::Nothing).other("It", "text/html"),
     ]
 }
@@ -151,7 +155,10 @@ mod tests {
             let example = place.get("example").into_iter();
             let examples = place.get("examples").and_then(Value::as_object).into_iter().flat_map(Map::values);
             let all: Vec<&Value> = example.chain(examples.filter_map(|example| example.get("value"))).collect();
-            assert!(!all.is_empty() || pointer.contains("/parameters/") || schema == &json!({"type": "string"}), "{pointer}: no example");
+            assert!(
+                !all.is_empty() || pointer.contains("/parameters/") || schema == &json!({"type": "string"}),
+                "{pointer}: no example"
+            );
             for example in all {
                 if let Err(error) = schemas.validate(example, index) {
                     panic!("{pointer}: {example}: {error}");

@@ -121,9 +121,14 @@ fn refusals(route: &Route) -> BTreeSet<u16> {
     }
     let asks = route.path.contains('{') || route.query.is_some() || route.body.is_some();
     let known = route.needs != Needs::Nothing;
-    let limited = matches!(route.needs, Needs::Pictures | Needs::Installation | Needs::InstallationOrLoopback);
-    let follows =
-        [(400, asks), (401, known), (403, limited), (413, route.body.is_some()), (429, known), (503, known && route.path != "/openapi.json")];
+    let follows = [
+        (400, asks),
+        (401, known),
+        (403, known),
+        (413, route.body.is_some()),
+        (429, known),
+        (503, known && route.path != "/openapi.json"),
+    ];
     let follows = follows.into_iter().filter(|(_, follows)| *follows).map(|(status, _)| status);
     follows.chain(route.refuses.iter().copied()).collect()
 }

@@ -154,7 +154,9 @@ fn kind(kind: &Kind) -> Value {
     match kind {
         Kind::Integer { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Long => json!({"type": "integer", "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX}),
-        Kind::Text { longest } => json!({"type": "string", "minLength": 1, "maxLength": longest, "pattern": crate::http::v1::PRINTABLE}),
+        Kind::Text { longest } => {
+            json!({"type": "string", "minLength": 1, "maxLength": longest, "pattern": crate::http::v1::PRINTABLE})
+        }
         Kind::OneOf(texts) => json!({"enum": texts}),
         Kind::GroupId => self::kind(&seed::table::SHORT),
         Kind::Port => json!({"type": "string", "pattern": "^[0-9]{1,5}$"}),

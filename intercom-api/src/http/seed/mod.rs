@@ -2,15 +2,19 @@
 //! a request through them. The validation table is §13.1.
 
 mod accounts;
+mod communities;
+mod devices;
 mod groups;
 mod params;
 mod servers;
+mod spaces;
 pub mod table;
+mod things;
 mod units;
 
-use super::ApiState;
 use super::caller::Caller;
 use super::envelope::{Envelope, Reply};
+use super::{ApiState, now_ms};
 use crate::model::DirectoryChange;
 use crate::store::{NO_ACCOUNT, StoreError};
 use axum::body::Bytes;
@@ -22,7 +26,17 @@ use table::{Ask, Endpoint};
 
 /// All endpoints there are.
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    [servers::ENDPOINTS, accounts::ENDPOINTS, groups::ENDPOINTS, units::ENDPOINTS].into_iter().flatten()
+    let families = [
+        servers::ENDPOINTS,
+        accounts::ENDPOINTS,
+        groups::ENDPOINTS,
+        units::ENDPOINTS,
+        spaces::ENDPOINTS,
+        communities::ENDPOINTS,
+        things::ENDPOINTS,
+        devices::ENDPOINTS,
+    ];
+    families.into_iter().flatten()
 }
 
 /// `None`: no such path or version. Who names no version gets the first of the path.
@@ -56,6 +70,11 @@ pub async fn handle(
 }
 
 async fn run(state: ApiState, caller: Caller, endpoint: &'static Endpoint, envelope: Envelope) -> Result<Reply, Reply> {
+    // Whoever reaches everything needs no token for a part of it.
+    if endpoint.needs_token && !caller.tenant.all {
+        let token = envelope.cloud_token.unwrap_or_default();
+        state.store.check_token(caller.tenant.clone(), token, now_ms()).await?;
+    }
     let params = Params::read(&envelope.params, endpoint.params)?;
     Ok(Reply::ok((endpoint.run)(Ask { state, caller, params }).await?))
 }

@@ -6,7 +6,7 @@ use crate::control::{Answer, Order};
 use crate::http::ask::{Object, Path, Query};
 use crate::model::{Access, Account, AccountType};
 use crate::profile::{self, Profile, Star};
-use crate::store::{AccessPatch, DoorsWanted, way_name, way_named};
+use crate::store::{AccessPatch, Device, DeviceNames, DoorsWanted, way_name, way_named};
 use crate::unlock::hours::Hours;
 use axum::extract::State;
 use serde_json::{Value, json};
@@ -17,11 +17,13 @@ const MAX_KEYS: usize = 16;
 pub fn routes() -> Vec<Route> {
     const ONE: &str = "/v1/doors/{number}";
     const UNLOCK: &str = "/v1/doors/{number}/unlock";
+    let mut listed = example();
+    listed.as_object_mut().map(|door| door.remove("units"));
     let opened = json!({"status": 200, "reason": "opened", "took_ms": 84});
     vec![
         Route::get("/v1/doors", list, "Door units by number")
             .query::<DoorFilter>()
-            .page::<DoorView>("One page of them", json!([example()])),
+            .page::<DoorView>("One page of them", json!([listed])),
         Route::get(ONE, get, "One door unit").at("d1").json::<DoorView>(200, "It", example()).refuses(&[403, 404]),
         Route::patch(ONE, change, "Change what is given; null takes a setting back to what it is by itself")
             .at("d1")
@@ -39,6 +41,7 @@ fn example() -> Value {
     json!({
         "number": "d1", "name": "Gate", "registered": true, "disabled": false, "hours": example_hours(), "profile": null,
         "acts_as": "generic", "star": null, "keys": "12#", "ringback": null, "key_frame": "pli",
+        "units": [{"iot_id": "iot-1", "product_key": null, "device_name": null, "nick_name": "Gate"}],
     })
 }
 
@@ -67,6 +70,16 @@ struct DoorChange {
     #[serde(default, deserialize_with = "given")]
     #[schemars(extend("enum" = ["pli", "fir", "info", null]))]
     key_frame: Option<Option<String>>,
+    /// Of the one unit that was issued the door's account.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = PRINTABLE))]
+    product_key: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = PRINTABLE))]
+    device_name: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = PRINTABLE))]
+    nick_name: Option<Option<String>>,
 }
 
 fn profiles(_: &mut SchemaGenerator) -> Schema {
@@ -87,7 +100,17 @@ impl DoorChange {
             let fits = (1..=MAX_KEYS).contains(&keys.len()) && keys.chars().all(|key| media::dtmf::event(key).is_some());
             fits.then(|| keys.to_ascii_uppercase())
         };
+        let name = |text: &str| {
+            let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+            fits.then(|| text.to_owned())
+        };
+        let named = |text| known(text, name, "a name of 1 to 64 printable characters");
         Ok(AccessPatch {
+            unit: DeviceNames {
+                product_key: named(self.product_key)?,
+                device_name: named(self.device_name)?,
+                nick_name: named(self.nick_name)?,
+            },
             disabled: self.disabled,
             hours: self.hours,
             profile: known(self.profile, Profile::named, &format!("one of {}", names.join(", ")))?,
@@ -130,6 +153,25 @@ struct DoorView {
     keys: Option<String>,
     ringback: Option<bool>,
     key_frame: Option<&'static str>,
+    /// Units that were issued the door's account (`sipnumber/sync`); not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    units: Option<Vec<UnitView>>,
+}
+
+/// A unit, and what it is called.
+#[derive(Serialize, JsonSchema)]
+struct UnitView {
+    iot_id: String,
+    product_key: Option<String>,
+    device_name: Option<String>,
+    nick_name: Option<String>,
+}
+
+impl From<Device> for UnitView {
+    fn from(unit: Device) -> UnitView {
+        let Device { iot_id, product_key, device_name, nick_name, .. } = unit;
+        UnitView { iot_id, product_key, device_name, nick_name }
+    }
 }
 
 impl DoorView {
@@ -148,7 +190,13 @@ impl DoorView {
             keys: access.door.keys,
             ringback: access.door.ringback,
             key_frame: access.door.key_frame.map(way_name),
+            units: None,
         }
+    }
+
+    async fn with_units(state: &ApiState, account: Account, access: Access) -> Result<Json<DoorView>, Problem> {
+        let units = state.store.devices_of(account.number.to_string()).await?.into_iter().map(UnitView::from).collect();
+        Ok(Json(DoorView { units: Some(units), ..DoorView::of(state, account, access) }))
     }
 }
 
@@ -167,7 +215,7 @@ async fn list(
 
 async fn get(State(state): State<ApiState>, caller: Caller, Path(number): Path<String>) -> Result<Json<DoorView>, Problem> {
     let (account, access) = state.store.access(caller.tenant, number, AccountType::Door).await?;
-    Ok(Json(DoorView::of(&state, account, access)))
+    DoorView::with_units(&state, account, access).await
 }
 
 async fn change(
@@ -179,7 +227,7 @@ async fn change(
     let patch = change.checked()?;
     let (account, access, changes) = state.store.change_access(caller.tenant, number, AccountType::Door, patch).await?;
     commit(&state, changes).await?;
-    Ok(Json(DoorView::of(&state, account, access)))
+    DoorView::with_units(&state, account, access).await
 }
 
 /// How a wish ended (README has the table).
@@ -199,9 +247,14 @@ async fn unlock(
 ) -> Result<(StatusCode, Json<Unlocked>), Problem> {
     // The owner opens also while the store is not there.
     if !caller.tenant.all {
-        state.store.access(caller.tenant, number.clone(), AccountType::Door).await?;
+        state.store.access(caller.tenant.clone(), number.clone(), AccountType::Door).await?;
     }
-    match state.control.order(Order::Unlock { door: number }).await.map_err(Problem::unavailable)? {
+    match state
+        .control
+        .order(Order::Unlock { door: number, asker: caller.name.to_string() })
+        .await
+        .map_err(Problem::unavailable)?
+    {
         Answer::Unlocked { outcome, took } => {
             let status = outcome.status();
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
