@@ -4,6 +4,7 @@ use crate::live::CallId;
 use crate::model::DirectoryChange;
 use crate::unlock::Outcome;
 use media::snapshot::Preset;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -67,7 +68,7 @@ pub struct Numbers {
 }
 
 /// One ban, for `GET /v1/bans`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct BanView {
     pub source: IpAddr,
     pub account: String,

@@ -121,7 +121,10 @@ mod tests {
             contested: 0,
             rival: None,
         });
-        Kept { registration: Registration { binding, registered_ms: 1_000_000, expires_ms: 1_060_000 }, made_with: -7 }
+        Kept {
+            registration: Registration { binding, app: Default::default(), registered_ms: 1_000_000, expires_ms: 1_060_000 },
+            made_with: -7,
+        }
     }
 
     /// The latest wish of each account counts, also over a restart with the store as it is, and times are those of the wall.

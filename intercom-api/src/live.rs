@@ -1,7 +1,9 @@
 //! The read model: what HTTP may read while the SIP thread writes. Published by the driver, never read by the core.
 //! Never hold a guard over `.await`.
 
+use crate::model::App;
 use dashmap::DashMap;
+use schemars::JsonSchema;
 use serde::Serialize;
 use sip_core::location::Binding;
 use std::collections::BTreeMap;
@@ -9,8 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Public id of a call, in URLs: unpredictable, unique over restarts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct CallId(pub String);
 
 impl fmt::Display for CallId {
@@ -23,6 +26,8 @@ impl fmt::Display for CallId {
 #[derive(Clone, Debug)]
 pub struct Registration {
     pub binding: Arc<Binding>,
+    /// Whose account it is.
+    pub app: App,
     /// Milliseconds since 1970.
     pub registered_ms: i64,
     pub expires_ms: i64,
@@ -44,7 +49,7 @@ pub struct Restorable {
 }
 
 /// The same as `GET /v1/registrations` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RegistrationView {
     pub account: String,
     pub contact: String,
@@ -85,9 +90,12 @@ impl From<&Registration> for RegistrationView {
 }
 
 /// One call or view, for `GET /v1/calls` and `GET /v1/calls/{id}`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct CallView {
     pub id: CallId,
+    /// Whose account called.
+    #[serde(skip)]
+    pub app: App,
     /// `call` or `view`.
     pub kind: &'static str,
     /// `ringing`, `answered`, `ended`.
@@ -117,7 +125,7 @@ pub struct CallView {
     pub ladder: Vec<Step>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct LegView {
     pub account: String,
     /// `door` or `member`.
@@ -138,7 +146,7 @@ pub struct LegView {
     pub video: StreamView,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct StreamView {
     pub packets_in: u64,
     pub bytes_in: u64,
@@ -172,7 +180,7 @@ fn is_no_count(count: &u64) -> bool {
 }
 
 /// One line of a call's ladder.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Step {
     /// Milliseconds since the call began.
     pub ms: u64,

@@ -128,6 +128,11 @@ impl Tenant {
     pub fn may(&self, app: &str) -> bool {
         self.all || *self.app == *app
     }
+
+    /// The one app whose things he reaches; none: everything.
+    pub fn only(&self) -> Option<App> {
+        (!self.all).then(|| self.app.clone())
+    }
 }
 
 /// Someone who may register.

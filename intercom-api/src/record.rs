@@ -1,6 +1,8 @@
 //! [`Record`]: one entry per person who wished a door open, with how it ended; [`Watched`]: one per phone that saw a visitor.
 //! Signalling says them as plain [`Entry`]s; the store chains them (D-29).
 
+use crate::model::App;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Outcome of a wish that has none yet.
@@ -11,7 +13,7 @@ pub const CUT_OFF: (&str, u16, &str) = ("unknown", 408, "server stopped");
 pub const LATE: &str = "late ";
 
 /// Who, by which road, which door, when, and the outcome. Times are milliseconds since 1970.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Record {
     /// Given by the store; 0 before.
     pub id: i64,
@@ -51,7 +53,7 @@ pub struct Record {
 }
 
 /// A door's own report behind an unknown outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Late {
     pub outcome: String,
     pub status: u16,
@@ -59,7 +61,7 @@ pub struct Late {
 }
 
 /// A phone that showed the door's picture. Times are milliseconds since 1970.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Watched {
     /// Given by the store; 0 before.
     pub id: i64,
@@ -97,6 +99,8 @@ impl Entry {
 /// Which entries a reader wants: those that match everything given, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
+    /// Only of doors of this app.
+    pub app: Option<App>,
     pub door: Option<String>,
     pub account: Option<String>,
     pub room: Option<String>,

@@ -8,7 +8,7 @@ mod vault;
 use fixtures::process::Folder;
 use fixtures::server::{Server, password};
 use intercom_api::model::{AccountType, Tenant};
-use intercom_api::store::{NewAccount, SECRETS_FILE, Store, rotate};
+use intercom_api::store::{AccountsWanted, NewAccount, SECRETS_FILE, Store, rotate};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::fs;
@@ -39,10 +39,10 @@ async fn house(data: &Path, accounts: usize) {
 
 async fn passwords(data: &Path) -> Vec<String> {
     let store = Store::open(&database(data)).unwrap();
-    let accounts = store.accounts(all(), String::new(), 1000).await.unwrap();
+    let accounts = store.accounts(all(), AccountsWanted { limit: 1000, ..AccountsWanted::default() }).await.unwrap();
     drop(store);
     wait_for_close(&database(data));
-    accounts.iter().map(|account| account.password.reveal().to_owned()).collect()
+    accounts.iter().map(|(account, _)| account.password.reveal().to_owned()).collect()
 }
 
 fn refusal(data: &Path) -> String {

@@ -19,7 +19,7 @@ mod record;
 mod renew;
 
 use crate::live::{CallId, CallView};
-use crate::model::{AccountType, Number};
+use crate::model::{AccountType, App, Number};
 use crate::profile::Profile;
 use crate::turn::{CallTimer, Publication, Turn};
 use crate::unlock::gate::Place;
@@ -105,6 +105,8 @@ pub struct Ring {
     pub id: CallId,
     pub session: SessionId,
     pub caller: Number,
+    /// Whose account the caller's is.
+    pub app: App,
     /// Shown on the phones; the account's name or its number.
     pub caller_name: String,
     /// As dialled, and the group it meant.

@@ -50,6 +50,7 @@ pub(super) fn view(call: &Call) -> CallView {
     let members = call.members.values().map(|member| leg(call, member));
     CallView {
         id: call.ring.id.clone(),
+        app: call.ring.app.clone(),
         kind: "call",
         state: match call.state {
             State::Ringing => "ringing",

@@ -5,6 +5,7 @@
 
 use super::ApiState;
 use super::listener::Peer;
+use super::route::{Needs, Route};
 use super::v1::Problem;
 use crate::control::{Answer, Numbers, Order};
 use axum::extract::{ConnectInfo, Request, State};
@@ -13,7 +14,13 @@ use axum::response::{IntoResponse, Response};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-pub async fn metrics(State(state): State<ApiState>) -> Result<Response, Problem> {
+pub fn route() -> Route {
+    Route::get("/metrics", metrics, "What is counted and what is held, as Prometheus reads it; open on the machine itself")
+        .needs(Needs::InstallationOrLoopback)
+        .other("Text format 0.0.4", "text/plain")
+}
+
+async fn metrics(State(state): State<ApiState>) -> Result<Response, Problem> {
     match state.control.order(Order::Numbers).await {
         Ok(Answer::Numbers(numbers)) => Ok((
             [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

@@ -6,15 +6,13 @@
 
 #![allow(clippy::disallowed_methods)] // a shell: owns the wall clock of `createTime`
 
-mod bans;
+mod ask;
 pub mod caller;
-mod doors;
 mod envelope;
 pub mod listener;
-mod live_calls;
 mod metrics;
-mod pictures;
-mod records;
+mod openapi;
+mod route;
 pub mod seed;
 mod signature;
 mod v1;
@@ -27,9 +25,10 @@ use crate::store::Store;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::routing::{any, get, post};
+use axum::routing::any;
 use caller::Doorkeeper;
 use listener::{Front, Peer};
+use route::{Needs, Route};
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
@@ -87,41 +86,40 @@ pub async fn serve(front: Front, state: ApiState, shutdown: impl Future<Output =
     axum::serve(front, service).with_graceful_shutdown(shutdown).await
 }
 
-/// All routes.
+/// Everything but the provisioning API, whose list is [`seed::endpoints`].
+fn routes() -> Vec<Route> {
+    let health = Route::get("/healthz", health, "Is it serving?")
+        .needs(Needs::Nothing)
+        .nothing(200, "It is")
+        .nothing(503, "It is draining: calls end, and nothing new begins");
+    let mut routes = vec![health, metrics::route()];
+    routes.extend(openapi::routes());
+    routes.extend(v1::routes());
+    routes
+}
+
+/// All of it.
 pub fn router(state: ApiState) -> Router {
-    Router::new()
-        .route("/v1/accounts", post(v1::add_accounts).get(v1::accounts))
-        .route("/v1/accounts/{number}", get(v1::account).patch(doors::change_account))
-        .route("/v1/doors", get(doors::doors))
-        .route("/v1/doors/{number}", get(doors::door).patch(doors::change_door))
-        .route("/v1/doors/{number}/unlock", post(doors::unlock))
-        .route("/v1/groups", post(v1::add_groups).get(v1::groups))
-        .route("/v1/groups/{id}", get(v1::group))
-        .route("/v1/registrations", get(live_calls::registrations))
-        .route("/v1/bans", get(bans::bans).delete(bans::lift))
-        .route("/v1/records", get(records::records))
-        .route("/v1/watched", get(records::watched))
-        .route("/v1/calls", get(live_calls::calls))
-        .route("/v1/calls/{id}", get(live_calls::call).delete(live_calls::hang_up))
-        .route("/v1/calls/{id}/snapshot", post(pictures::take).get(pictures::of_call))
-        .route("/v1/snapshots/{id}", get(pictures::by_id).delete(pictures::delete))
-        .route("/v1/records/{id}/snapshot", get(pictures::of_record).delete(pictures::delete_of_record))
-        .route("/metrics", get(metrics::metrics))
-        .route("/entrance/{*path}", any(seed::handle))
-        .route("/solution/{*path}", any(seed::handle))
-        .route("/cloud/{*path}", any(seed::handle))
-        .route("/app/{*path}", any(seed::handle))
-        .fallback(v1::nothing_here)
-        .method_not_allowed_fallback(v1::wrong_method)
+    let (open, closed) = routes().into_iter().partition(|route| route.needs == Needs::Nothing);
+    known(closed)
         .layer(axum::middleware::from_fn_with_state(state.clone(), caller::authorise))
         .layer(DefaultBodyLimit::max(BODY))
-        .route("/healthz", get(health))
+        .merge(route::router(open).method_not_allowed_fallback(v1::wrong_method))
         .with_state(state)
 }
 
-/// Does the provisioning API speak there, in its envelope?
+/// What is for those who are known.
+fn known(routes: Vec<Route>) -> Router<ApiState> {
+    let gateway =
+        GATEWAY.iter().fold(route::router(routes), |router, face| router.route(&format!("{face}{{*path}}"), any(seed::handle)));
+    gateway.fallback(v1::nothing_here).method_not_allowed_fallback(v1::wrong_method)
+}
+
+/// Where the provisioning API speaks, in its envelope.
+const GATEWAY: [&str; 4] = ["/entrance/", "/solution/", "/cloud/", "/app/"];
+
 fn is_gateway(path: &str) -> bool {
-    ["/entrance/", "/solution/", "/cloud/", "/app/"].iter().any(|face| path.starts_with(face))
+    GATEWAY.iter().any(|face| path.starts_with(face))
 }
 
 async fn health(State(state): State<ApiState>) -> StatusCode {

@@ -14,6 +14,7 @@ use album::{Album, Swept};
 use child::{Helper, HelperError};
 use job::{Job, Shown};
 use media::snapshot::{Jpeg, SnapshotError};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
@@ -37,7 +38,7 @@ const STRUCK: usize = 64;
 const PARTING: Duration = Duration::from_secs(3);
 
 /// One picture: its row in the store, and what HTTP shows of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Snapshot {
     pub id: String,
     pub call: String,

@@ -20,19 +20,19 @@ pub struct AccessPatch {
 }
 
 impl AccessPatch {
-    fn apply(&self, access: &mut Access) {
-        fn put<T: Clone>(place: &mut T, new: &Option<T>) {
+    fn apply(self, access: &mut Access) {
+        fn put<T>(place: &mut T, new: Option<T>) {
             if let Some(new) = new {
-                *place = new.clone();
+                *place = new;
             }
         }
-        put(&mut access.disabled, &self.disabled);
-        put(&mut access.hours, &self.hours);
-        put(&mut access.door.profile, &self.profile);
-        put(&mut access.door.star, &self.star);
-        put(&mut access.door.keys, &self.keys);
-        put(&mut access.door.ringback, &self.ringback);
-        put(&mut access.door.key_frame, &self.key_frame);
+        put(&mut access.disabled, self.disabled);
+        put(&mut access.hours, self.hours);
+        put(&mut access.door.profile, self.profile);
+        put(&mut access.door.star, self.star);
+        put(&mut access.door.keys, self.keys);
+        put(&mut access.door.ringback, self.ringback);
+        put(&mut access.door.key_frame, self.key_frame);
     }
 }
 
@@ -42,7 +42,7 @@ impl Store {
         self.transact(move |t| of_kind(t, &tenant, &number, kind)).await
     }
 
-    /// `PATCH /v1/accounts/{number}`, `PATCH /v1/doors/{number}`.
+    /// `PATCH /v1/doors/{number}`.
     pub async fn change_access(
         &self,
         tenant: Tenant,
@@ -51,41 +51,40 @@ impl Store {
         patch: AccessPatch,
     ) -> Result<(Account, Access, Vec<DirectoryChange>), StoreError> {
         self.transact(move |t| {
-            let (account, mut access) = of_kind(t, &tenant, &number, kind)?;
-            patch.apply(&mut access);
-            devices::name_unit(t, &number, patch.unit)?;
-            let hours = serde_json::to_string(&access.hours).map_err(|_| StoreError::Unavailable)?;
-            t.execute(
-                "INSERT OR REPLACE INTO access (number, disabled, hours, profile, keys, ringback, key_frame, star)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                rusqlite::params![
-                    number,
-                    access.disabled,
-                    hours,
-                    access.door.profile.map(|profile| profile.name),
-                    access.door.keys,
-                    access.door.ringback,
-                    access.door.key_frame.map(way_name),
-                    access.door.star.map(Star::name)
-                ],
-            )?;
+            let (account, access) = of_kind(t, &tenant, &number, kind)?;
+            devices::name_unit(t, &number, patch.unit.clone())?;
+            let access = put_access(t, &account, access, patch)?;
             let changes = vec![DirectoryChange::PutAccess(account.number.clone(), access.clone())];
             Ok((account, access, changes))
         })
         .await
     }
+}
 
-    /// Door units by number, from one number on.
-    pub async fn doors(&self, tenant: Tenant, after: String, limit: u32) -> Result<Vec<(Account, Access)>, StoreError> {
-        self.transact(move |t| {
-            let sql = format!("SELECT number FROM account WHERE type = 1 AND number > ?1 AND {MINE} ORDER BY number LIMIT ?2");
-            let mut query = t.prepare_cached(&sql)?;
-            let numbers = query.query_map((after, limit, tenant.all, &*tenant.app), |row| row.get::<_, String>(0))?;
-            let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
-            numbers.iter().map(|number| of_kind(t, &tenant, number, AccountType::Door)).collect()
-        })
-        .await
-    }
+/// Applies a patch, and writes what it comes to.
+pub(super) fn put_access(
+    t: &Transaction<'_>,
+    account: &Account,
+    mut access: Access,
+    patch: AccessPatch,
+) -> Result<Access, StoreError> {
+    patch.apply(&mut access);
+    let hours = serde_json::to_string(&access.hours).map_err(|_| StoreError::Unavailable)?;
+    t.execute(
+        "INSERT OR REPLACE INTO access (number, disabled, hours, profile, keys, ringback, key_frame, star)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        rusqlite::params![
+            account.number.as_str(),
+            access.disabled,
+            hours,
+            access.door.profile.map(|profile| profile.name),
+            access.door.keys,
+            access.door.ringback,
+            access.door.key_frame.map(way_name),
+            access.door.star.map(Star::name)
+        ],
+    )?;
+    Ok(access)
 }
 
 /// Everything that is set, for the directory.
@@ -102,9 +101,13 @@ fn of_kind(t: &Tx<'_>, tenant: &Tenant, number: &str, kind: AccountType) -> Resu
         let what = if kind == AccountType::Door { "door" } else { "app account" };
         return Err(StoreError::NotFound(format!("there is no {what} {number}")));
     }
-    let account = own_account(t, tenant, number)?;
+    Ok((own_account(t, tenant, number)?, access_of(t, number)?))
+}
+
+/// What is set for an account of any type.
+pub(super) fn access_of(t: &Transaction<'_>, number: &str) -> rusqlite::Result<Access> {
     let mut query = t.prepare_cached(&format!("SELECT {COLUMNS} FROM access WHERE number = ?1"))?;
-    Ok((account, query.query_row([number], read_access).optional()?.unwrap_or_default()))
+    Ok(query.query_row([number], read_access).optional()?.unwrap_or_default())
 }
 
 /// What a later version wrote and this one does not know stays unset, but hours: nobody opens by a misread table.

@@ -7,9 +7,11 @@ mod access;
 mod apps;
 mod bindings;
 mod chain;
+mod change;
 mod communities;
 mod devices;
 mod key;
+mod lists;
 mod records;
 mod schema;
 mod seal;
@@ -20,9 +22,11 @@ pub mod verify;
 mod write;
 
 pub use access::{AccessPatch, way_name, way_named};
+pub use change::{AccountPatch, GroupPatch};
 pub use communities::TOKEN_MS;
 pub use devices::{Device, DeviceKey, DeviceNames};
 pub use key::{KeyError, SECRETS_FILE, rotate};
+pub use lists::{AccountsWanted, DoorsWanted, GroupsWanted};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
 pub use spaces::Space;
 pub use units::{DoorUnit, RoomFilter};
@@ -190,33 +194,6 @@ impl Store {
         self.transact(move |t| own_account(t, &tenant, &number)).await
     }
 
-    /// All accounts by number, from one number on.
-    pub async fn accounts(&self, tenant: Tenant, after: String, limit: u32) -> Result<Vec<Account>, StoreError> {
-        self.transact(move |t| {
-            let sql = format!("SELECT {ACCOUNT} FROM account WHERE number > ?1 AND {MINE} ORDER BY number LIMIT ?2");
-            let mut query = t.prepare_cached(&sql)?;
-            let rows = query.query_map((after, limit, tenant.all, &*tenant.app), |row| read_account(t, row))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
-    }
-
-    /// All groups by id, from one id on.
-    pub async fn groups(&self, tenant: Tenant, after: String, limit: u32) -> Result<Vec<Group>, StoreError> {
-        self.transact(move |t| {
-            let sql = format!("SELECT id FROM sip_group WHERE id > ?1 AND {MINE} ORDER BY id LIMIT ?2");
-            let mut query = t.prepare_cached(&sql)?;
-            let ids = query.query_map((after, limit, tenant.all, &*tenant.app), |row| row.get::<_, String>(0))?;
-            let ids = ids.collect::<Result<Vec<_>, _>>()?;
-            let mut groups = Vec::new();
-            for id in ids {
-                groups.extend(read_group(t, &id)?);
-            }
-            Ok(groups)
-        })
-        .await
-    }
-
     /// `NotFound`: no such group.
     pub async fn group(&self, tenant: Tenant, id: String) -> Result<Group, StoreError> {
         self.transact(move |t| own_group(t, &tenant, &id)).await
@@ -273,9 +250,6 @@ fn durably<T>(
 
 /// What [`read_account`] reads.
 const ACCOUNT: &str = "number, password, type, name, created_ms, app";
-
-/// What a tenant may see, of any table: `?3` everything, or `?4` what is his.
-const MINE: &str = "(?3 OR app = ?4)";
 
 fn read_account(t: &Tx<'_>, row: &Row<'_>) -> rusqlite::Result<Account> {
     let number = Number::new(row.get_ref(0)?.as_str()?);

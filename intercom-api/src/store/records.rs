@@ -194,6 +194,11 @@ fn conditions(wanted: &Wanted, prefix: &str, time: &str) -> (String, Vec<Value>)
             sql.push_str(&format!(" AND {prefix}{column} = ?{}", values.len()));
         }
     }
+    if let Some(app) = &wanted.app {
+        values.push(Value::from(app.to_string()));
+        let owner = format!("SELECT 1 FROM account a WHERE a.number = {prefix}door AND a.app = ?{}", values.len());
+        sql.push_str(&format!(" AND EXISTS ({owner})"));
+    }
     let numbers =
         [(format!("{prefix}id <"), wanted.after), (format!("{time} >="), wanted.from_ms), (format!("{time} <"), wanted.to_ms)];
     for (condition, number) in numbers {

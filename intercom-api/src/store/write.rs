@@ -232,7 +232,7 @@ fn insert_group(
 }
 
 /// Only app accounts (spec admin-api.md §5.7), and of the group's own app: who may use both must not mix them either.
-fn insert_members(t: &Tx<'_>, tenant: &Tenant, app: &str, id: &str, numbers: &[String]) -> Result<(), StoreError> {
+pub(super) fn insert_members(t: &Tx<'_>, tenant: &Tenant, app: &str, id: &str, numbers: &[String]) -> Result<(), StoreError> {
     for number in numbers {
         let account = own_account(t, tenant, number)?;
         same_app(&account.app, app, &format!("{number} and the group"))?;

@@ -199,7 +199,8 @@ impl Switchboard {
 
     fn registration(&self, binding: Arc<Binding>) -> Registration {
         let (registered_ms, expires_ms) = (self.unix_ms(binding.registered_at), self.unix_ms(binding.expires_at));
-        Registration { binding, registered_ms, expires_ms }
+        let app = self.directory.account(&binding.account).map(|account| account.app.clone()).unwrap_or_default();
+        Registration { binding, app, registered_ms, expires_ms }
     }
 }
 

@@ -52,6 +52,7 @@ impl Switchboard {
             session: SessionId(self.next_session),
             caller_name: account.name.clone().unwrap_or_else(|| account.number.to_string()),
             caller: account.number,
+            app: account.app,
             dialled,
             group,
             accounts,

@@ -1,6 +1,8 @@
 //! [`Hours`]: when something may be opened, by the week, to the minute, in local time (`unlock.utc_offset_minutes`).
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::borrow::Cow;
 
 const DAY: u16 = 24 * 60;
 /// Spans of one door or account.
@@ -12,10 +14,11 @@ const MAX: usize = 32;
 pub struct Hours(Vec<Span>);
 
 /// Minutes `from` (included) to `to` (not) of some days. One that ends before it begins, or as it begins, goes on into the next day.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Span {
     /// 1 is Monday, 7 is Sunday.
+    #[schemars(length(min = 1), inner(range(min = 1, max = 7)))]
     days: Vec<u8>,
     from: Clock,
     to: Clock,
@@ -24,6 +27,31 @@ pub struct Span {
 /// `07:30` in minutes; `24:00` is the end of the day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Clock(u16);
+
+impl JsonSchema for Clock {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Clock".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"})
+    }
+}
+
+impl JsonSchema for Hours {
+    fn schema_name() -> Cow<'static, str> {
+        "Hours".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let span = generator.subschema_for::<Span>();
+        json_schema!({"type": "array", "maxItems": MAX, "items": span})
+    }
+}
 
 impl<'de> Deserialize<'de> for Clock {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Clock, D::Error> {
