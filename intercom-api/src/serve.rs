@@ -7,7 +7,6 @@ use crate::control::Control;
 use crate::directory::Directory;
 use crate::driver::{Driver, MEDIA_QUEUE, MESSAGE_QUEUE};
 use crate::http::caller::Doorkeeper;
-use crate::http::listener::Front;
 use crate::http::{self, ApiState};
 use crate::keeper::{Keeper, Rows};
 use crate::keyfile;
@@ -196,10 +195,10 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     };
     let api = listener.local_addr()?;
     let (stop_http, http_stopped) = oneshot::channel::<()>();
-    let front = Front::new(listener, tls.clone().filter(|_| config.api.tls))?;
-    let http = tokio::spawn(http::serve(front, state, async {
+    let http = http::listener::serve(listener, tls.clone().filter(|_| config.api.tls), http::router(state), async {
         let _ = http_stopped.await;
-    }));
+    });
+    let http = tokio::spawn(http);
     let scheme = if config.api.tls { "https" } else { "http" };
     println!("doorline ready {} api={scheme}://{api}", open.join(" "));
     std::io::stdout().flush()?;
@@ -228,7 +227,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     recording.await?;
     studio.await?;
     let _ = stop_http.send(());
-    http.await??;
+    http.await?;
     Ok(())
 }
 

@@ -17,7 +17,11 @@ use http_body_util::LengthLimitError;
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use subtle::ConstantTimeEq;
+
+/// How long a body may take.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Whoever has proved who he is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,5 +254,9 @@ async fn whole(parts: &Parts, body: Body) -> Result<Bytes, Denied> {
         return Err(Denied::Unknown);
     }
     let too_large = |error: &axum::Error| error.source().is_some_and(|source| source.is::<LengthLimitError>());
-    to_bytes(body, BODY).await.map_err(|error| if too_large(&error) { Denied::TooLarge } else { Denied::Cut })
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if too_large(&error) => Err(Denied::TooLarge),
+        Ok(Err(_)) | Err(_) => Err(Denied::Cut),
+    }
 }

@@ -1,100 +1,96 @@
-//! Where HTTP comes in, with TLS or without (`api.tls`). A handshake is a task of its own: a slow client holds up nobody.
+//! Where HTTP comes in, with TLS or without (`api.tls`): one task per connection, so that a slow client holds up nobody, and
+//! bounds on how many there are and how long they may take to say what they want.
 
 #![allow(clippy::disallowed_methods)] // a shell: owns sockets and their tasks
 
 use crate::transport::tls::Tls;
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
-use std::io;
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-/// For one handshake, and how many at the same time.
+/// Connections at the same time; further ones wait to be accepted.
+const CONNECTIONS: usize = 1024;
+/// For the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const HANDSHAKES: usize = 256;
+/// For the head of a request, also of the next one of the same connection.
+const HEAD: Duration = Duration::from_secs(30);
+/// For requests that are under way when the server stops; streams of events have no end of their own.
+const GRACE: Duration = Duration::from_secs(2);
 
-/// Bytes of a connection, however they come.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
-/// The far end of a connection.
+/// The far end of a connection; a request has it as `ConnectInfo<Peer>`.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-impl Connected<IncomingStream<'_, Front>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Front>) -> Peer {
-        Peer(*stream.remote_addr())
-    }
-}
-
-/// The listening socket of the API.
-pub enum Front {
-    Plain(TcpListener),
-    /// What has finished its handshake.
-    Tls {
-        open: mpsc::Receiver<(Box<dyn Io>, SocketAddr)>,
-        local: SocketAddr,
-    },
-}
-
-impl Front {
-    /// Needs a tokio runtime.
-    pub fn new(socket: TcpListener, tls: Option<Arc<Tls>>) -> io::Result<Front> {
-        let Some(tls) = tls else { return Ok(Front::Plain(socket)) };
-        let local = socket.local_addr()?;
-        let (done, open) = mpsc::channel(64);
-        tokio::spawn(shake_hands(socket, tls, done));
-        Ok(Front::Tls { open, local })
-    }
-}
-
-impl Listener for Front {
-    type Io = Box<dyn Io>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Box<dyn Io>, SocketAddr) {
-        match self {
-            Front::Plain(socket) => {
-                let (stream, peer) = Listener::accept(socket).await;
-                (Box::new(stream), peer)
-            }
-            Front::Tls { open, .. } => match open.recv().await {
-                Some(connection) => connection,
-                // Its task is gone with the runtime.
-                None => std::future::pending().await,
-            },
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self {
-            Front::Plain(socket) => socket.local_addr(),
-            Front::Tls { local, .. } => Ok(*local),
-        }
-    }
-}
-
-async fn shake_hands(mut socket: TcpListener, tls: Arc<Tls>, done: mpsc::Sender<(Box<dyn Io>, SocketAddr)>) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
-    while let Ok(place) = places.clone().acquire_owned().await {
-        // Axum's own way to accept waits when there are no descriptors left.
-        let (stream, peer): (TcpStream, SocketAddr) = tokio::select! {
-            accepted = Listener::accept(&mut socket) => accepted,
-            () = done.closed() => return,
+/// Serves until `shutdown`, then ends what is open.
+pub async fn serve(mut socket: TcpListener, tls: Option<Arc<Tls>>, router: Router, shutdown: impl Future<Output = ()>) {
+    let mut shutdown = pin!(shutdown);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (close, closing) = watch::channel(());
+    let mut open = JoinSet::new();
+    loop {
+        let accept = async {
+            let place = places.clone().acquire_owned().await;
+            // Axum's own way to accept waits while there are no descriptors left.
+            (place, Listener::accept(&mut socket).await)
         };
-        let (acceptor, done) = (TlsAcceptor::from(tls.config()), done.clone());
-        tokio::spawn(async move {
-            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                // Nobody listens any more.
-                let _ = done.send((Box::new(stream), peer)).await;
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = open.join_next() => {}
+            (place, (stream, peer)) = accept => {
+                let connection = connection(stream, peer, tls.clone(), router.clone(), closing.clone());
+                open.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
             }
-            drop(place);
-        });
+        }
     }
+    drop(close);
+    // What is left ends with the set.
+    let _ = tokio::time::timeout(GRACE, async { while open.join_next().await.is_some() {} }).await;
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, router: Router, closing: watch::Receiver<()>) {
+    let Some(tls) = tls else { return requests(stream, peer, router, closing).await };
+    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls.config()).accept(stream)).await {
+        requests(stream, peer, router, closing).await;
+    }
+}
+
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: SocketAddr,
+    router: Router,
+    mut closing: watch::Receiver<()>,
+) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(Peer(peer)));
+        router.call(request)
+    });
+    let mut connection = pin!(
+        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD).serve_connection(TokioIo::new(stream), service)
+    );
+    // An error is the client's going away, or its not being HTTP.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        // The sender is gone: the server stops.
+        _ = closing.changed() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }

@@ -27,10 +27,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::any;
 use caller::Doorkeeper;
-use listener::{Front, Peer};
 use route::{Needs, Route};
-use std::future::Future;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,12 +75,6 @@ impl ApiState {
 /// Milliseconds since 1970.
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Serves until `shutdown`.
-pub async fn serve(front: Front, state: ApiState, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-    let service = router(state).into_make_service_with_connect_info::<Peer>();
-    axum::serve(front, service).with_graceful_shutdown(shutdown).await
 }
 
 /// Everything but the provisioning API, whose list is [`seed::endpoints`].
