@@ -341,7 +341,7 @@ fn doors_and_accounts_are_limited_by_patch() {
 
 #[test]
 fn who_says_half_a_request_holds_up_nobody() {
-    let server = server("127.0.0.94");
+    let server = server("127.0.0.126");
     let mut half: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.api).unwrap()).collect();
     for stream in &mut half {
         stream.write_all(b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 1000\r\n\r\n{").unwrap();
