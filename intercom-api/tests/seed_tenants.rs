@@ -138,9 +138,8 @@ async fn a_deleted_account_takes_its_unit_and_its_memberships_with_it() {
 async fn a_map_is_read_by_page_room_and_group() {
     let (_gateway, a, _) = two_apps().await;
     for hundred in 0..3 {
-        let maps: Vec<Value> = (0..100)
-            .map(|n| json!({"roomId": format!("1-1-{}", 1000 + 100 * hundred + n), "groupID": "g10000000b-a"}))
-            .collect();
+        let maps: Vec<Value> =
+            (0..100).map(|n| json!({"roomId": format!("1-1-{}", 1000 + 100 * hundred + n), "groupID": "g10000000b-a"})).collect();
         assert_eq!(a.code(&format!("{VIDEO}/map/add"), &json!({"iotId": "iot-1-a", "maps": maps})), 200);
     }
     let query = |more: Value| {

@@ -123,7 +123,11 @@ async fn the_validation_table_holds() {
         (format!("{sip}/sip/delete"), json!({"sipNumberList": ["u10000000a", "nobody"]}), 404),
         (format!("{sip}/group/delete"), json!({"groupList": ["g10000000a", "nowhere"]}), 404),
         (format!("{sip}/group/sip/add"), json!({"groupID": "nowhere", "sipNumberList": ["u10000000a"]}), 404),
-        (format!("{sip}/group/sip/delete"), json!({"groupID": "g10000000a", "sipNumberList": ["u10000000a", "u10000000a-2"]}), 404),
+        (
+            format!("{sip}/group/sip/delete"),
+            json!({"groupID": "g10000000a", "sipNumberList": ["u10000000a", "u10000000a-2"]}),
+            404,
+        ),
         (format!("{sip}/group/sip/list"), json!({"groupID": "nowhere"}), 404),
         (format!("{sip}/group/sip/add"), json!({"groupID": "g10000000b", "sipNumberList": ["u10000000a", "d10000000a"]}), 400),
         (format!("{sip}/sip/detail/get"), json!({"sipNumber": "nobody"}), 404),
@@ -155,8 +159,16 @@ async fn the_validation_table_holds() {
         (format!("{video}/space/get"), json!({}), 460),
         (format!("{video}/space/get"), json!({"spaceId": "", "groupId": null}), 460),
         (format!("{video}/space/get"), json!({"spaceId": "space-1202", "groupId": "g10000000b"}), 400),
-        (format!("{video}/sipnumber/sync"), json!({"iotId": "x", "sipNumber": "u10000000a", "password": "p", "host": "h", "port": "1"}), 400),
-        (format!("{video}/sipnumber/sync"), json!({"iotId": "x", "sipNumber": "nobody", "password": "p", "host": "h", "port": "1"}), 404),
+        (
+            format!("{video}/sipnumber/sync"),
+            json!({"iotId": "x", "sipNumber": "u10000000a", "password": "p", "host": "h", "port": "1"}),
+            400,
+        ),
+        (
+            format!("{video}/sipnumber/sync"),
+            json!({"iotId": "x", "sipNumber": "nobody", "password": "p", "host": "h", "port": "1"}),
+            404,
+        ),
         ("/cloud/thing/service/invoke".into(), json!({"iotId": "iot-1", "identifier": "SyncSipNumber", "args": {}}), 501),
         (format!("{sip}/no/such"), json!({}), 20003),
     ];

@@ -108,11 +108,7 @@ impl Gateway {
         changes.extend(store.sync_door(tenant.clone(), unit, "secret-of-d10000000a".into()).await.unwrap());
         let maps = vec![("1-9-3-1202".into(), format!("g10000000a{suffix}"))];
         changes.extend(store.map_rooms(tenant.clone(), format!("iot-1{suffix}"), maps).await.unwrap());
-        let space = Space {
-            id: format!("space-1202{suffix}"),
-            group: format!("g10000000a{suffix}"),
-            room: "1-9-3-1202".into(),
-        };
+        let space = Space { id: format!("space-1202{suffix}"), group: format!("g10000000a{suffix}"), room: "1-9-3-1202".into() };
         store.put_space(tenant.clone(), space).await.unwrap();
         self.state.control.order(Order::Apply(changes)).await.unwrap();
     }
