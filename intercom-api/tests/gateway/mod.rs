@@ -5,10 +5,10 @@
 use axum::routing::any;
 use axum::{Extension, Router};
 use fixtures::process::Folder;
-use intercom_api::config::Config;
+use intercom_api::config::Api;
 use intercom_api::control::{Answer, Control, Order};
 use intercom_api::directory::Directory;
-use intercom_api::http::caller::{Caller, May};
+use intercom_api::http::caller::{Caller, Doorkeeper, May};
 use intercom_api::http::{ApiState, seed};
 use intercom_api::live::Live;
 use intercom_api::model::{AccountType, DirectoryChange, Tenant};
@@ -68,9 +68,19 @@ impl Gateway {
                 let _ = reply.send(answer);
             }
         });
-        let host = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
-        let config = Config::default();
-        let state = ApiState::new(&config, store, control, Arc::new(Live::default()), pictures, "sip.example.com", 6050, host);
+        let state = ApiState {
+            store,
+            control,
+            live: Arc::new(Live::default()),
+            pictures,
+            draining: Arc::default(),
+            sip_host: "sip.example.com".into(),
+            sip_port: 6050,
+            host_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)),
+            server_port: false,
+            started_ms: i64::MAX,
+            doorkeeper: Arc::new(Doorkeeper::new(&Api::default(), "")),
+        };
         Gateway { folder, state, opened, outcome }
     }
 
