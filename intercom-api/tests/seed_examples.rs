@@ -221,3 +221,35 @@ async fn a_room_made_through_the_api_can_be_rung_at_once() {
     phone.wait(|happened| matches!(happened, Happened::Cancelled)).await;
     assert!(server.stop());
 }
+
+/// Spec admin-api.md §11: two scales for one thing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_door_unit_is_not_activated_online_offline_or_disabled() {
+    let server = Server::start(Path::new(env!("CARGO_BIN_EXE_doorline")), "127.0.4.21", "10000-10099", &[]);
+    server.provision(&[("door", 1)], "room", &[]);
+    let call = |path: &str, params: Value| {
+        let (_, reply) = server.try_api("POST", path, Some(&params)).unwrap();
+        assert_eq!(reply["code"], 200, "{path}: {reply}");
+        reply["data"].clone()
+    };
+    let sync = json!({"iotId": "iot-1", "sipNumber": "door", "password": "pw-door", "host": "192.0.2.10", "port": "6050"});
+    call("/entrance/paas/videointercom/sipnumber/sync", sync);
+    let seen = || {
+        let one = call("/app/thing/status/get", json!({"iotId": "iot-1"}))["status"].as_i64().unwrap();
+        let list = call("/solution/community/paas/tenant/device/query", json!({"queryType": "OWNED"}));
+        let other = &list["data"][0];
+        (one, other["status"].as_i64().unwrap(), other["lastOnlineTime"].is_i64())
+    };
+    assert_eq!(seen(), (0, -1, false), "nobody has seen it");
+    let door = Unit::start(&server, "door", "pw-door", [127, 0, 4, 22], Role::Door(Clip::synthetic(25))).await;
+    assert_eq!(seen(), (1, 1, true));
+    door.order(Order::Unregister);
+    let until = Instant::now() + Duration::from_secs(10);
+    while server.api("GET", "/v1/registrations", None) != json!([]) {
+        assert!(Instant::now() < until, "it says good-bye");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(seen(), (3, 0, true));
+    server.api("PATCH", "/v1/doors/door", Some(&json!({"disabled": true})));
+    assert_eq!(seen(), (8, 0, true), "the other scale does not know it");
+}
