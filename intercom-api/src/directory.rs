@@ -5,12 +5,18 @@ use crate::model::{Access, Account, DirectoryChange, Group, Number};
 use crate::room;
 use std::collections::{BTreeMap, HashMap};
 
-/// What a change means for who is registered.
+/// What a change means for who is registered, rings or talks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// Bindings made with the former password are void (spec sip.md §1.2).
     PasswordChanged(Number),
     AccountRemoved(Number),
+    /// They are not called any more with this group.
+    MembersRemoved {
+        group: Number,
+        members: Vec<Number>,
+    },
+    GroupRemoved(Number),
 }
 
 /// See the module text.
@@ -52,11 +58,13 @@ impl Directory {
                 return self.accounts.remove(&number).map(|_| Applied::AccountRemoved(number));
             }
             DirectoryChange::PutGroup(group) => {
-                self.groups.insert(group.id.clone(), group);
+                let (id, staying) = (group.id.clone(), group.members.clone());
+                let before = self.groups.insert(id.clone(), group)?;
+                let gone = before.members.into_iter().filter(|member| !staying.contains(member));
+                let members: Vec<Number> = gone.collect();
+                return (!members.is_empty()).then_some(Applied::MembersRemoved { group: id, members });
             }
-            DirectoryChange::RemoveGroup(id) => {
-                self.groups.remove(&id);
-            }
+            DirectoryChange::RemoveGroup(id) => return self.groups.remove(&id).map(|_| Applied::GroupRemoved(id)),
             DirectoryChange::PutDoor { iot_id, number } => {
                 self.forget_unit(&iot_id);
                 self.units.entry(number.clone()).or_default().push(iot_id.clone());
@@ -152,6 +160,22 @@ mod tests {
         let gone = DirectoryChange::RemoveAccount(Number::new("a"));
         assert_eq!(directory.apply(vec![gone.clone()]), [Applied::AccountRemoved(Number::new("a"))]);
         assert!(directory.apply(vec![gone]).is_empty());
+    }
+
+    #[test]
+    fn who_leaves_a_group_is_told_and_who_comes_is_not() {
+        let mut directory = Directory::default();
+        let number = Number::new;
+        let group = |members: &[&str]| {
+            let members = members.iter().map(|member| Number::new(member)).collect();
+            let (id, app) = (number("g"), Default::default());
+            DirectoryChange::PutGroup(Group { id, members, name: None, created_ms: 0, app })
+        };
+        assert!(directory.apply(vec![group(&["a", "b"]), group(&["b", "a", "c"])]).is_empty());
+        let gone = Applied::MembersRemoved { group: number("g"), members: vec![number("a"), number("c")] };
+        assert_eq!(directory.apply(vec![group(&["b"])]), [gone]);
+        let remove = DirectoryChange::RemoveGroup(number("g"));
+        assert_eq!(directory.apply(vec![remove.clone(), remove]), [Applied::GroupRemoved(number("g"))]);
     }
 
     #[test]

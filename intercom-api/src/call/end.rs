@@ -2,6 +2,7 @@
 
 use super::member::MemberState;
 use super::{Call, LINGER, Standing, State};
+use crate::model::Number;
 use crate::record::Watched;
 use crate::turn::{CallTimer, Publication, Turn};
 use media::command::Command;
@@ -49,6 +50,44 @@ impl Call {
         turn.count("media_silence");
         self.step(turn, &who, "server", "(no media)");
         self.end(turn, reason, None);
+    }
+
+    /// What the account has registered is void: its phone stops ringing. A talk goes on.
+    pub fn member_void(&mut self, turn: &mut Turn<'_>, account: &str, why: &'static str) {
+        let Some(leg) = self.pending_leg(account) else { return };
+        if let Some(standing) = self.standings.get_mut(account) {
+            *standing = Standing::Absent;
+        }
+        self.cancel_member(turn, leg, account, why);
+        self.end_if_all_declined(turn);
+        self.publish(turn);
+    }
+
+    /// The account has no part in this call any more: it is no more, or has left the house. Its phone stops ringing, and if it
+    /// is the one that talks, it is hung up: nobody stays connected to a door that is not his (spec admin-api.md §5.2, §11).
+    pub fn expel(&mut self, turn: &mut Turn<'_>, account: &Number, why: &'static str) {
+        if self.winner() == Some(account) {
+            return self.end(turn, why, None);
+        }
+        self.standings.remove(account);
+        if let Some(leg) = self.pending_leg(account.as_str()) {
+            turn.tell_held(leg);
+            // Another house may ring it before its CANCEL has come.
+            turn.ending.insert(account.clone(), (leg, turn.now));
+            self.cancel_member(turn, leg, account.as_str(), why);
+        }
+        self.end_if_all_declined(turn);
+        self.publish(turn);
+    }
+
+    fn pending_leg(&self, account: &str) -> Option<LegId> {
+        self.members.iter().find(|(_, m)| m.account.as_str() == account && m.is_pending()).map(|(leg, _)| *leg)
+    }
+
+    fn cancel_member(&mut self, turn: &mut Turn<'_>, leg: LegId, account: &str, why: &'static str) {
+        turn.endpoint.end(turn.now, leg, Headers::new(), turn.sip);
+        self.step(turn, "server", account, "CANCEL");
+        self.member_gone(turn, leg, why);
     }
 
     /// D-08: ends the ring when nobody is left who could answer.

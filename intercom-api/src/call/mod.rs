@@ -284,6 +284,16 @@ impl Call {
         &self.ring.accounts
     }
 
+    /// Is it a call to this group?
+    pub fn is_for(&self, group: &Number) -> bool {
+        self.ring.group.as_ref() == Some(group)
+    }
+
+    /// Is this account one of those that are called?
+    pub fn calls(&self, account: &Number) -> bool {
+        self.standings.contains_key(account)
+    }
+
     pub fn is_ended(&self) -> bool {
         self.state == State::Ended
     }
@@ -384,18 +394,6 @@ impl Call {
         self.members.insert(leg, Box::new(member));
         self.standings.insert(account.clone(), Standing::Ringing);
         self.step(turn, "server", account.as_str(), "INVITE");
-        self.publish(turn);
-    }
-
-    /// What the account has registered is void: its phone stops ringing. A talk goes on.
-    pub fn member_void(&mut self, turn: &mut Turn<'_>, account: &str, why: &'static str) {
-        let pending = self.members.iter().find(|(_, m)| m.account.as_str() == account && m.is_pending());
-        let Some((&leg, member)) = pending else { return };
-        self.standings.insert(member.account.clone(), Standing::Absent);
-        turn.endpoint.end(turn.now, leg, Headers::new(), turn.sip);
-        self.step(turn, "server", account, "CANCEL");
-        self.member_gone(turn, leg, why);
-        self.end_if_all_declined(turn);
         self.publish(turn);
     }
 

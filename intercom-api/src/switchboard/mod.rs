@@ -4,6 +4,7 @@
 //! locks, nothing polled: the driver is the only user outside of tests.
 
 mod access;
+mod apply;
 pub mod bans;
 pub mod limits;
 mod ping;
@@ -395,21 +396,6 @@ impl Switchboard {
             }
         });
         answer
-    }
-
-    /// One API write (D-30). A removed account or a new password drops the binding at once (spec sip.md §1.2).
-    fn apply(&mut self, now: Instant, changes: Vec<DirectoryChange>, out: &mut Vec<Effect>) {
-        for applied in self.directory.apply(changes) {
-            let (account, why) = match applied {
-                Applied::PasswordChanged(account) => (account, Unbound::PasswordChanged),
-                Applied::AccountRemoved(account) => {
-                    self.remove_gate(now, &account, out);
-                    (account, Unbound::AccountRemoved)
-                }
-            };
-            self.change_location(now, Change::Unbind { account: account.shared(), why }, out);
-        }
-        self.pump(now, out);
     }
 
     /// A party of an answered call whose connection broke is back, and has just proved who it is: its leg goes on there, so

@@ -24,6 +24,9 @@ impl Switchboard {
         if request.body().len() > MAX_BODY {
             return self.refuse(now, tx, 413, "message_too_large");
         }
+        if self.is_foreign(&sender, &dialled) {
+            return self.refuse(now, tx, 404, ring::FOREIGN);
+        }
         if self.is_about_a_door(&sender, &dialled, request) {
             return self.lone_order(now, tx, request, &sender, &dialled, out);
         }

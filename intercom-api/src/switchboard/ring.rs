@@ -6,6 +6,9 @@ use crate::model::{Account, AccountType};
 use sip_core::endpoint;
 use sip_core::message::{Name, Uri, split_list};
 
+/// What was dialled belongs to another application (spec admin-api.md §2.1).
+pub(super) const FOREIGN: &str = "foreign_target";
+
 impl Switchboard {
     pub(super) fn invite(&mut self, now: Instant, tx: TxId, request: &Message, flow: Flow, out: &mut Vec<Effect>) {
         let Some(account) = self.authenticate(now, tx, request, None) else { return };
@@ -30,8 +33,9 @@ impl Switchboard {
         let Some(dialled) = uri.user_decoded().map(|user| user.into_owned()) else {
             return self.refuse(now, tx, 484, "nothing_dialled");
         };
-        let Some((group, accounts)) = self.resolve(&account, &dialled) else {
-            return self.refuse(now, tx, 404, "unknown_number");
+        let (group, accounts) = match self.resolve(&account, &dialled) {
+            Ok(found) => found,
+            Err(name) => return self.refuse(now, tx, 404, name),
         };
         if account.kind == AccountType::Door
             && let Err(tell) = self.guard.ring(now, &account.number)
@@ -112,19 +116,27 @@ impl Switchboard {
         self.with_call(now, session, out, |call, turn| call.publish(turn));
     }
 
-    /// What a number means to this caller: a group, a room of the door's map, or an app account. Apps reach apps (desk);
-    /// an app that calls a door is a view, which has its own machine.
-    fn resolve(&self, caller: &Account, dialled: &str) -> Option<(Option<Number>, Vec<Number>)> {
+    /// What a number means to this caller: a group, a room of the door's map, or an app account; else the name of the refusal.
+    /// Apps reach apps (desk); an app that calls a door is a view, which has its own machine.
+    fn resolve(&self, caller: &Account, dialled: &str) -> Result<(Option<Number>, Vec<Number>), &'static str> {
         if caller.kind == AccountType::Door {
             let group = self
                 .directory
                 .group(dialled)
                 .or_else(|| self.directory.group(self.directory.room(&caller.number, dialled)?.as_str()));
             if let Some(group) = group {
-                return Some((Some(group.id.clone()), group.members.clone()));
+                return if group.app == caller.app { Ok((Some(group.id.clone()), group.members.clone())) } else { Err(FOREIGN) };
             }
         }
-        let account = self.directory.account(dialled).filter(|a| a.kind == AccountType::App && a.number != caller.number)?;
-        Some((None, vec![account.number.clone()]))
+        match self.directory.account(dialled).filter(|a| a.kind == AccountType::App && a.number != caller.number) {
+            Some(account) if account.app == caller.app => Ok((None, vec![account.number.clone()])),
+            Some(_) => Err(FOREIGN),
+            None => Err("unknown_number"),
+        }
+    }
+
+    /// Is this number an account of another application? Nobody reaches those, and nobody learns that they are there.
+    pub(super) fn is_foreign(&self, sender: &Account, dialled: &str) -> bool {
+        self.directory.account(dialled).is_some_and(|account| account.app != sender.app)
     }
 }

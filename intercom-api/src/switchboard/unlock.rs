@@ -26,6 +26,9 @@ impl Switchboard {
         }
         let Some(uri) = request.request_uri().and_then(Uri::parse) else { return };
         let Some(dialled) = uri.user_decoded() else { return self.refuse(now, tx, 484, "nothing_dialled") };
+        if self.is_foreign(&sender, &dialled) {
+            return self.refuse(now, tx, 404, ring::FOREIGN);
+        }
         self.lone_order(now, tx, request, &sender, &dialled, out);
     }
 
