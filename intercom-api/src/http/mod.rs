@@ -12,6 +12,8 @@ mod envelope;
 pub mod listener;
 mod metrics;
 mod openapi;
+#[cfg(test)]
+mod roles;
 mod route;
 pub mod seed;
 mod signature;
