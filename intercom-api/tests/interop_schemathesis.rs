@@ -16,20 +16,29 @@ fn the_api_answers_as_it_says() {
     let sync = json!({"iotId": "iot-1", "sipNumber": "d1", "password": "p", "host": "192.0.2.10", "port": "6050"});
     server.api("POST", "/entrance/paas/videointercom/sipnumber/sync", Some(&sync));
     let folder = Folder::new("schemathesis");
-    let output = Command::new(root.join("target/peers/python/bin/schemathesis"))
+    std::fs::write(folder.path().join("schemathesis.toml"), SETTINGS).unwrap();
+    let output = Command::new("timeout")
+        .arg("90")
+        .arg(root.join("target/peers/python/bin/schemathesis"))
         .args(["run", &format!("http://{}/openapi.json", server.api)])
         .args(["--header", &format!("Authorization: Bearer {BEARER}")])
         .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--seed", "7"])
-        .args(["--workers", "2", "--max-time", "80", "--suppress-health-check", "all", "--continue-on-failure", "--warnings", "off"])
-        .arg("--no-color")
+        .args(["--workers", "2", "--suppress-health-check", "all", "--continue-on-failure", "--warnings", "off", "--no-color"])
         .current_dir(folder.path())
         .output()
-        .expect("schemathesis; `./dev test` installs it");
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "`./dev test` installs it. {said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("No issues found"), "it has examined nothing? {said}");
     assert!(server.stop(), "it still works, and ends as it should");
 }
+
+/// Spec admin-api.md §2.3 has 501 for a function that is not supported: other services of a door than to open it.
+const SETTINGS: &str = r#"
+[[operations]]
+include-path-regex = "/thing/service/invoke$"
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "501"]
+"#;
 
 const CHECKS: &str =
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection";

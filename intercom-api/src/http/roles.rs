@@ -216,7 +216,8 @@ async fn who_may_what() {
         };
         rows.iter().any(|(method, path, ..)| method.eq_ignore_ascii_case(route.method) && is(path))
     };
-    let left: Vec<&str> = routes().iter().filter(|route| route.needs != Needs::Nothing && !asked(route)).map(|r| r.path).collect();
+    let left: Vec<&str> =
+        routes().iter().filter(|route| route.needs != Needs::Nothing && !asked(route)).map(|r| r.path).collect();
     assert_eq!(left, [""; 0]);
 }
 
