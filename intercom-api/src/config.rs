@@ -7,6 +7,7 @@ mod callers;
 
 pub use callers::{App, Grant, Role, User};
 
+use crate::keyfile::{self, Key};
 use crate::model::Secret;
 use crate::switchboard::limits::SOURCE_RATE;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub struct Config {
     pub talk: Talk,
     pub unlock: Unlock,
     pub records: Records,
+    pub store: Store,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -116,6 +118,26 @@ pub struct Unlock {
 pub struct Records {
     pub keep_days: u32,
     pub snapshots_mb: u32,
+}
+
+/// Keys as 64 hex digits, for who keeps them elsewhere than in `data_dir`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    pub key: Secret,
+    pub new_key: Secret,
+}
+
+impl Store {
+    /// The key of secrets, if it is set.
+    pub fn key(&self) -> Option<Key> {
+        keyfile::parse(self.key.reveal())
+    }
+
+    /// The next one, for `rotate-key`.
+    pub fn new_key(&self) -> Option<Key> {
+        keyfile::parse(self.new_key.reveal())
+    }
 }
 
 impl Default for Records {
@@ -233,6 +255,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("unlock", "utc_offset_minutes", "minutes east of UTC in which allowed hours are told (-840-840); summer time is not known"),
     ("records", "keep_days", "entries of the record and pictures of visitors are kept so many days"),
     ("records", "snapshots_mb", "and at most so many megabytes of them, the newest"),
+    ("store", "key", "seals passwords in the database, 64 hex digits; empty: secrets.key in data_dir, made at the first start"),
+    ("store", "new_key", "only for `doorline rotate-key` where store.key is set: the next one"),
 ];
 
 /// One thing that is wrong.
@@ -455,6 +479,11 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
     if !(10..=10_000_000).contains(&config.records.snapshots_mb) {
         wrong("records", "snapshots_mb", format!("{} is not within 10-10000000", config.records.snapshots_mb));
     }
+    for (key, text) in [("key", &config.store.key), ("new_key", &config.store.new_key)] {
+        if !text.is_empty() && keyfile::parse(text.reveal()).is_none() {
+            wrong("store", key, "is not 64 hex digits, e.g. of `openssl rand -hex 32`".into());
+        }
+    }
     if config.top.drain_s > 3600 {
         wrong("", "drain_s", format!("{} is more than an hour", config.top.drain_s));
     }
@@ -624,5 +653,19 @@ mod tests {
         let problems = load_text(&text.replace(", \"no\"", ""), &[]).unwrap_err();
         let wanted = ["the secret of `k` has", "`k` is there twice", "the token of `a`"];
         assert!(wanted.iter().zip(&problems).all(|(wanted, problem)| problem.contains(wanted)), "{problems:?}");
+    }
+
+    #[test]
+    fn keys_of_the_store_are_masked() {
+        let key = "5ec2e7".repeat(11)[..64].to_owned();
+        let set = [("API__BEARER", "s3cret"), ("STORE__KEY", &key), ("STORE__NEW_KEY", &key)];
+        let set = set.map(|(name, value)| (format!("DOORLINE_{name}"), value.to_owned()));
+        let config = load(None, set.into_iter()).unwrap();
+        assert!(config.store.key().is_some() && config.store.new_key() == config.store.key());
+        for shown in [config.to_toml(), format!("{config:?}")] {
+            assert!(!shown.contains("s3cret") && !shown.contains("5ec2e7"), "{shown}");
+        }
+        let problems = load_text("[store]\nkey = \"5ec2e7\"\n", &[]).unwrap_err();
+        assert_eq!(problems, ["FILE:2: store.key: is not 64 hex digits, e.g. of `openssl rand -hex 32`"]);
     }
 }

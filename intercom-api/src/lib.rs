@@ -12,6 +12,8 @@ pub mod http;
 pub mod keeper;
 mod keyfile;
 pub mod live;
+pub mod lock;
+pub mod maintain;
 pub mod model;
 pub mod pictures;
 pub mod profile;

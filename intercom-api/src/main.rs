@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use intercom_api::config::{self, Config};
 use intercom_api::pictures::album::utc;
 use intercom_api::store::verify;
-use intercom_api::{demo, pictures, serve};
+use intercom_api::{demo, maintain, pictures, serve};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -58,6 +58,8 @@ enum Command {
         #[arg(long)]
         expect: Option<String>,
     },
+    /// Seal all passwords of the database with a new key, and put that in the place of the present one. The server must not run.
+    RotateKey,
     /// Started by the server itself: decodes pictures of doors, apart from everything else.
     #[command(hide = true)]
     PictureHelper,
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::PictureHelper => pictures::helper::run(),
         Command::VerifyRecords { expect } => verify_records(&config, expect.as_deref()),
+        Command::RotateKey => finish(maintain::rotate_key(&config)),
         Command::Serve => run(&config, options.log),
     }
 }
@@ -119,6 +122,20 @@ fn verify_records(config: &Config, expect: Option<&str>) -> ExitCode {
         }
         Err(broken) => {
             eprintln!("doorline: the record is not whole: {broken}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command says when it is done, or what went wrong.
+fn finish(said: anyhow::Result<String>) -> ExitCode {
+    match said {
+        Ok(said) => {
+            eprintln!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("doorline: {error:#}");
             ExitCode::FAILURE
         }
     }

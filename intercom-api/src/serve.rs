@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // a shell: starts threads and reads clocks
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::Control;
 use crate::directory::Directory;
 use crate::driver::{Driver, MEDIA_QUEUE, MESSAGE_QUEUE};
@@ -12,6 +12,7 @@ use crate::http::{self, ApiState};
 use crate::keeper::{Keeper, Rows};
 use crate::keyfile;
 use crate::live::Live;
+use crate::lock::Held;
 use crate::pictures::Pictures;
 use crate::pictures::album::{Album, Retention};
 use crate::record::Entry;
@@ -28,15 +29,19 @@ use media::pool::{Pool, PoolConfig};
 use media::ports::PortStock;
 use sip_core::flow::Transport;
 use std::fs;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+
+/// Holds the key and secret of the app that was made at the first start.
+const FIRST_APP: &str = "first-app.txt";
 
 /// When entries of the record are tried once more, and at last given up.
 const WRITE_AGAIN: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
@@ -50,7 +55,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     fs::create_dir_all(&config.top.data_dir).with_context(|| format!("data_dir {}", config.top.data_dir.display()))?;
-    let store = Store::open(&database(config)).context("the database")?;
+    // Before anything is read: what lies there is ours until the end.
+    let _held = Held::new(&config.top.data_dir)?;
+    let store = Store::open_with(&database(config), config.store.key().as_ref()).context("the database")?;
     store.close_open_wishes().await.context("the database")?;
     let mut directory = Directory::default();
     directory.apply(store.load().await.context("the database")?);
@@ -172,10 +179,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
     let reachable = reachable_ip(sip_local.ip());
     let sip_host = public_host.unwrap_or_else(|| reachable.to_string());
-    let own_app = match config.api.apps.first() {
-        Some(first) => store.own_app(first.key.clone()).await.context("the database")?,
-        None => String::new(),
-    };
+    let doorkeeper = Arc::new(doorkeeper(config, &store).await?);
     let draining: Arc<AtomicBool> = Arc::default();
     let state = ApiState {
         store,
@@ -188,7 +192,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         host_ip: sip_host.parse().unwrap_or(reachable),
         server_port: config.api.server_port,
         started_ms: epoch.1,
-        doorkeeper: Arc::new(Doorkeeper::new(&config.api, &own_app)),
+        doorkeeper,
     };
     let api = listener.local_addr()?;
     let (stop_http, http_stopped) = oneshot::channel::<()>();
@@ -231,6 +235,34 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 /// The file of the store.
 pub fn database(config: &Config) -> PathBuf {
     config.top.data_dir.join("doorline.sqlite")
+}
+
+/// Who may call the API. Where no app is set there is one of our own making; its secret is shown once, to a person or in a file
+/// that only the owner reads, never in a log.
+async fn doorkeeper(config: &Config, store: &Store) -> anyhow::Result<Doorkeeper> {
+    let mut api = config.api.clone();
+    if api.apps.is_empty() {
+        let (app, is_new) = store.made_app().await.context("the database")?;
+        if is_new {
+            show(&config.top.data_dir.join(FIRST_APP), &app).context(FIRST_APP)?;
+        }
+        api.apps.push(app);
+    }
+    let first = api.apps.first().map(|app| app.key.clone()).unwrap_or_default();
+    let own = store.own_app(first).await.context("the database")?;
+    Ok(Doorkeeper::new(&api, &own))
+}
+
+fn show(path: &Path, app: &config::App) -> std::io::Result<()> {
+    let text = format!("X-Ca-Key {}\nsecret {}\n", app.key, app.secret.reveal());
+    if std::io::stderr().is_terminal() {
+        eprintln!("doorline: an app was made for the HTTP API; this is shown once:\n{text}");
+        return Ok(());
+    }
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    tracing::info!(path = %path.display(), "an app was made for the HTTP API: its key and secret are there; keep them and delete it");
+    Ok(())
 }
 
 /// Where pictures are.

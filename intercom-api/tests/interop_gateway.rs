@@ -339,3 +339,30 @@ async fn a_building_of_a_thousand_rooms_is_made_by_the_gateways_client() {
     }
     assert!(server.stop());
 }
+
+#[test]
+fn where_no_app_is_set_one_is_made_and_its_secret_is_shown_once() {
+    let binary = Path::new(env!("CARGO_BIN_EXE_doorline"));
+    let folder = Folder::new("first-app");
+    let start = || Server::start_in(binary, "127.0.0.125", "10000-10099", &[], Some(folder.path()));
+    let server = start();
+    let shown = std::fs::read_to_string(folder.path().join("first-app.txt")).unwrap();
+    let word = |before: &str| shown.lines().find_map(|line| line.strip_prefix(before)).unwrap().to_owned();
+    let (key, secret) = (word("X-Ca-Key "), word("secret "));
+    assert!(!server.log().contains(&secret), "{}", server.log());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.path().join("first-app.txt")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    std::fs::remove_file(folder.path().join("first-app.txt")).unwrap();
+    assert!(server.stop());
+
+    let server = start();
+    assert!(!folder.path().join("first-app.txt").exists(), "only once");
+    let mut client = Client::start(Kind::Npm, &format!("http://{}", server.api), &key, &secret);
+    let account = client.ok(SIP_ADD, json!({"count": 1, "type": 0}))[0].clone();
+    // What is its own is the installation's own.
+    server.api("GET", &format!("/v1/accounts/{}", account["sipNumber"].as_str().unwrap()), None);
+    server.api("POST", "/v1/groups", Some(&json!({"id": "room", "members": [account["sipNumber"]]})));
+    assert_eq!(client.ok("/entrance/paas/sipservice/group/sip/list", json!({"groupID": "room"}))[0], account);
+    assert!(server.stop());
+}

@@ -96,7 +96,7 @@ pub(super) fn load_access(t: &Transaction<'_>) -> rusqlite::Result<Vec<Directory
 
 const COLUMNS: &str = "disabled, hours, profile, keys, ringback, key_frame, star";
 
-fn of_kind(t: &Transaction<'_>, tenant: &Tenant, number: &str, kind: AccountType) -> Result<(Account, Access), StoreError> {
+fn of_kind(t: &Tx<'_>, tenant: &Tenant, number: &str, kind: AccountType) -> Result<(Account, Access), StoreError> {
     if find_account(t, number)?.is_none_or(|account| account.kind != kind) {
         let what = if kind == AccountType::Door { "door" } else { "app account" };
         return Err(StoreError::NotFound(format!("there is no {what} {number}")));

@@ -37,7 +37,8 @@ impl Store {
                 account.name = name;
             }
             if let Some(password) = patch.password {
-                t.execute("UPDATE account SET password = ?2 WHERE number = ?1", (&number, password.reveal()))?;
+                let sealed = t.seal(&whose_account(&number), password.reveal())?;
+                t.execute("UPDATE account SET password = ?2 WHERE number = ?1", (&number, sealed))?;
                 account.password = password;
             }
             let access = put_access(t, &account, access_of(t, &number)?, patch.access)?;

@@ -94,7 +94,7 @@ fn keys(t: &Transaction<'_>, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusq
     t.prepare_cached(sql)?.query_map(params, |row| row.get(0))?.collect()
 }
 
-fn with_access(t: &Transaction<'_>, numbers: Vec<String>) -> Result<Vec<(Account, Access)>, StoreError> {
+fn with_access(t: &Tx<'_>, numbers: Vec<String>) -> Result<Vec<(Account, Access)>, StoreError> {
     let mut accounts = Vec::new();
     for number in numbers {
         if let Some(account) = find_account(t, &number)? {

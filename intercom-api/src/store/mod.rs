@@ -10,9 +10,11 @@ mod chain;
 mod change;
 mod communities;
 mod devices;
+mod key;
 mod lists;
 mod records;
 mod schema;
+mod seal;
 mod snapshots;
 mod spaces;
 mod units;
@@ -23,18 +25,21 @@ pub use access::{AccessPatch, way_name, way_named};
 pub use change::{AccountPatch, GroupPatch};
 pub use communities::TOKEN_MS;
 pub use devices::{Device, DeviceKey, DeviceNames};
+pub use key::{KeyError, SECRETS_FILE, rotate};
 pub use lists::{AccountsWanted, DoorsWanted, GroupsWanted};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
 pub use spaces::Space;
 pub use units::{DoorUnit, RoomFilter};
 pub use write::NewAccount;
 
+use crate::keyfile::Key;
 use crate::model::{Account, AccountType, App, DirectoryChange, Group, Number, Secret, Tenant};
 use crate::unlock::hours::Hours;
 use chain::{RecordKey, Writer};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use seal::{Seal, Tx};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use tokio::sync::oneshot;
 
 /// Jobs that may wait for the thread.
@@ -78,6 +83,8 @@ pub enum OpenError {
     Record(#[from] StoreError),
     #[error("the key of the record: {0}")]
     Key(std::io::Error),
+    #[error(transparent)]
+    Secrets(#[from] KeyError),
     #[error("no thread for it: {0}")]
     Thread(std::io::Error),
 }
@@ -89,18 +96,23 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub struct Store {
     jobs: mpsc::SyncSender<Job>,
     key: RecordKey,
+    seal: Arc<Seal>,
 }
 
 /// Beside the database: signs the record (D-29).
 pub const KEY_FILE: &str = "records.key";
 
 impl Store {
-    /// Opens or creates the file and brings it to the present version.
+    /// Opens or creates the file and brings it to the present version; its secrets are sealed with the key in [`SECRETS_FILE`].
     pub fn open(path: &Path) -> Result<Store, OpenError> {
-        let mut connection = Connection::open(path)?;
-        schema::migrate(&mut connection)?;
+        Store::open_with(path, None)
+    }
+
+    /// The same with the key of secrets, if it is not in that file.
+    pub fn open_with(path: &Path, secrets: Option<&Key>) -> Result<Store, OpenError> {
+        let (mut connection, seal) = open(path, secrets)?;
         let (key, key_was_there) = RecordKey::read_or_make(&path.with_file_name(KEY_FILE)).map_err(OpenError::Key)?;
-        durably(&mut connection, |t| chain::begin(t, key, key_was_there))?;
+        durably(&mut connection, &seal, |t| chain::begin(t, key, key_was_there))?;
         let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE);
         let work = move || {
             for job in queue {
@@ -108,15 +120,16 @@ impl Store {
             }
         };
         std::thread::Builder::new().name("store".into()).spawn(work).map_err(OpenError::Thread)?;
-        Ok(Store { jobs, key })
+        Ok(Store { jobs, key, seal: Arc::new(seal) })
     }
 
     /// Runs one transaction on the store's thread: committed when the job says Ok.
     async fn transact<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+        job: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(|connection| committed(connection, job)).await
+        let seal = self.seal.clone();
+        self.run(move |connection| committed(connection, &seal, job)).await
     }
 
     /// The same for what goes into the record: when this returns it outlives a power cut.
@@ -124,14 +137,14 @@ impl Store {
         &self,
         job: impl FnOnce(&mut Writer<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let key = self.key;
-        let job = move |t: &Transaction<'_>| {
+        let (key, seal) = (self.key, self.seal.clone());
+        let job = move |t: &Tx<'_>| {
             let mut writer = Writer::new(t, key)?;
             let value = job(&mut writer)?;
             writer.finish()?;
             Ok(value)
         };
-        self.run(|connection| durably(connection, job)).await
+        self.run(move |connection| durably(connection, &seal, job)).await
     }
 
     async fn run<T: Send + 'static>(
@@ -151,7 +164,7 @@ impl Store {
         self.transact(|t| {
             let mut changes = Vec::new();
             let mut accounts = t.prepare(&format!("SELECT {ACCOUNT} FROM account"))?;
-            for account in accounts.query_map([], read_account)? {
+            for account in accounts.query_map([], |row| read_account(t, row))? {
                 changes.push(DirectoryChange::PutAccount(account?));
             }
             let mut groups = t.prepare("SELECT id FROM sip_group")?;
@@ -200,20 +213,37 @@ impl Store {
     }
 }
 
+/// A connection that is ready for work: the file whole, its key the right one, of the present version.
+fn open(path: &Path, secrets: Option<&Key>) -> Result<(Connection, Seal), OpenError> {
+    let mut connection = Connection::open(path)?;
+    schema::prepare(&connection)?;
+    let seal = key::find(&connection, path, secrets)?;
+    schema::migrate(&mut connection, &seal)?;
+    if let Err(error) = seal::wipe(&connection) {
+        tracing::warn!(%error, "what was rewritten is still in free pages of the database; the next start tries again");
+    }
+    Ok((connection, seal))
+}
+
 fn committed<T>(
     connection: &mut Connection,
-    job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    seal: &Seal,
+    job: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let transaction = connection.transaction()?;
-    let value = job(&transaction)?;
-    transaction.commit()?;
+    let t = Tx { transaction: connection.transaction()?, seal };
+    let value = job(&t)?;
+    t.transaction.commit()?;
     Ok(value)
 }
 
 /// Waits for the disk; other commits outlive the process, but perhaps not the power (`synchronous`, see [`schema`]).
-fn durably<T>(connection: &mut Connection, job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+fn durably<T>(
+    connection: &mut Connection,
+    seal: &Seal,
+    job: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
-    let result = committed(connection, job);
+    let result = committed(connection, seal, job);
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     result
 }
@@ -221,10 +251,11 @@ fn durably<T>(connection: &mut Connection, job: impl FnOnce(&Transaction<'_>) ->
 /// What [`read_account`] reads.
 const ACCOUNT: &str = "number, password, type, name, created_ms, app";
 
-fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
+fn read_account(t: &Tx<'_>, row: &Row<'_>) -> rusqlite::Result<Account> {
+    let number = Number::new(row.get_ref(0)?.as_str()?);
     Ok(Account {
-        number: Number::new(&row.get::<_, String>(0)?),
-        password: Secret::new(&row.get::<_, String>(1)?),
+        password: t.open(&whose_account(number.as_str()), row.get_ref(1)?.as_blob()?)?,
+        number,
         kind: if row.get::<_, i64>(2)? == 1 { AccountType::Door } else { AccountType::App },
         name: row.get(3)?,
         created_ms: row.get(4)?,
@@ -232,21 +263,31 @@ fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     })
 }
 
+/// As its password is sealed, see [`Tx::seal`].
+fn whose_account(number: &str) -> String {
+    format!("account:{number}")
+}
+
+/// As the password of a door unit is sealed.
+fn whose_door(iot_id: &str) -> String {
+    format!("door:{iot_id}")
+}
+
 /// An account of this tenant. `NotFound` has the code of spec admin-api.md §2.3.
-fn own_account(t: &Transaction<'_>, tenant: &Tenant, number: &str) -> Result<Account, StoreError> {
+fn own_account(t: &Tx<'_>, tenant: &Tenant, number: &str) -> Result<Account, StoreError> {
     let account = find_account(t, number)?.ok_or_else(|| StoreError::NotFound(NO_ACCOUNT.into()))?;
     if tenant.may(&account.app) { Ok(account) } else { Err(StoreError::Forbidden(format!("account {number}"))) }
 }
 
 /// A group of this tenant.
-fn own_group(t: &Transaction<'_>, tenant: &Tenant, id: &str) -> Result<Group, StoreError> {
+fn own_group(t: &Tx<'_>, tenant: &Tenant, id: &str) -> Result<Group, StoreError> {
     let group = read_group(t, id)?.ok_or_else(|| StoreError::NotFound(format!("group {id} does not exist")))?;
     if tenant.may(&group.app) { Ok(group) } else { Err(StoreError::Forbidden(format!("group {id}"))) }
 }
 
-fn find_account(t: &Transaction<'_>, number: &str) -> rusqlite::Result<Option<Account>> {
+fn find_account(t: &Tx<'_>, number: &str) -> rusqlite::Result<Option<Account>> {
     let mut query = t.prepare_cached(&format!("SELECT {ACCOUNT} FROM account WHERE number = ?1"))?;
-    query.query_row([number], read_account).optional()
+    query.query_row([number], |row| read_account(t, row)).optional()
 }
 
 fn read_group(t: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Group>> {

@@ -1,12 +1,13 @@
 //! The tables, as forward-only migrations: `user_version` counts those that ran.
 
 use super::OpenError;
+use super::seal::{self, Seal};
 use rusqlite::Connection;
 
 /// One script per version; a released one is never changed.
 const MIGRATIONS: &[&str] = &[
-    // 1: accounts, groups, doors and their maps. Passwords are kept readable, because the API returns them to their owner;
-    // encryption at rest comes with the API issue.
+    // 1: accounts, groups, doors and their maps. Passwords are kept readable, because the API returns them to their owner; since
+    // version 8 they are sealed.
     "CREATE TABLE account (
         number TEXT PRIMARY KEY, password TEXT NOT NULL, type INTEGER NOT NULL CHECK (type IN (0, 1)),
         name TEXT, created_ms INTEGER NOT NULL
@@ -100,23 +101,44 @@ const MIGRATIONS: &[&str] = &[
         id INTEGER PRIMARY KEY, app TEXT NOT NULL, token_sha256 BLOB, expires_ms INTEGER NOT NULL
      ) STRICT;
      CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;",
+    // 8: passwords are sealed, see [`super::seal`]; [`SEAL`] follows. The app of the API that is made where none is set.
+    "ALTER TABLE account ADD COLUMN sealed BLOB NOT NULL DEFAULT x'';
+     ALTER TABLE door ADD COLUMN sealed BLOB NOT NULL DEFAULT x'';
+     CREATE TABLE app (key TEXT PRIMARY KEY, secret BLOB NOT NULL) STRICT, WITHOUT ROWID;",
 ];
+
+/// The second half of version 8, when the new columns are filled.
+const SEAL: &str = "ALTER TABLE account DROP COLUMN password; ALTER TABLE account RENAME COLUMN sealed TO password;
+     ALTER TABLE door DROP COLUMN password; ALTER TABLE door RENAME COLUMN sealed TO password;";
+
+/// From this version on a database belongs to one key.
+pub const SEALED_SINCE: i64 = 8;
 
 /// The version these make.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// Brings a database to the present version. An error: it is newer than this program, or broken.
-pub fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
+/// How the store's own connection works.
+pub fn prepare(connection: &Connection) -> Result<(), OpenError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > VERSION {
         return Err(OpenError::Newer { version });
     }
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    Ok(())
+}
+
+/// Brings a database to the present version.
+pub fn migrate(connection: &mut Connection, seal: &Seal) -> Result<(), OpenError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     for (number, script) in (1i64..).zip(MIGRATIONS).filter(|(number, _)| *number > version) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(script)?;
+        if number == SEALED_SINCE {
+            seal::seal_clear_text(&transaction, seal)?;
+            transaction.execute_batch(SEAL)?;
+        }
         transaction.pragma_update(None, "user_version", number)?;
         transaction.commit()?;
     }

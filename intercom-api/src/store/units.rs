@@ -34,10 +34,11 @@ impl Store {
                 return Err(StoreError::Invalid(format!("{number} is not a door unit's account")));
             }
             same_app(known.as_deref().unwrap_or(&account.app), &account.app, "the unit and its account")?;
+            let password = t.seal(&whose_door(&iot_id), &password)?;
             t.execute(
                 "INSERT INTO door (iot_id, number, password, host, port, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (iot_id) DO UPDATE SET number = ?2, password = ?3, host = ?4, port = ?5",
-                (&iot_id, &number, &password, &host, &port, &*account.app),
+                (&iot_id, &number, password, &host, &port, &*account.app),
             )?;
             Ok(vec![DirectoryChange::PutDoor { iot_id, number: Number::new(&number) }])
         })

@@ -62,7 +62,8 @@ impl Store {
         self.transact(move |t| {
             let mut account = own_account(t, &tenant, &number)?;
             let password = invent('p', 17)?;
-            t.execute("UPDATE account SET password = ?2 WHERE number = ?1", (&number, &password))?;
+            let sealed = t.seal(&whose_account(&number), &password)?;
+            t.execute("UPDATE account SET password = ?2 WHERE number = ?1", (&number, sealed))?;
             account.password = Secret::new(&password);
             let changes = vec![DirectoryChange::PutAccount(account.clone())];
             Ok((account, changes))
@@ -189,7 +190,7 @@ impl Store {
     }
 }
 
-fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms: i64) -> Result<Account, StoreError> {
+fn insert_account(t: &Tx<'_>, tenant: &Tenant, new: NewAccount, now_ms: i64) -> Result<Account, StoreError> {
     if find_account(t, &new.number)?.is_some() {
         return Err(StoreError::Conflict(format!("account {} exists", new.number)));
     }
@@ -197,8 +198,9 @@ fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms:
     if read_group(t, &new.number)?.is_some() {
         return Err(StoreError::Conflict(format!("{} is the id of a group", new.number)));
     }
+    let sealed = t.seal(&whose_account(&new.number), &new.password)?;
     let insert = "INSERT INTO account (number, password, type, name, created_ms, app) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    t.prepare_cached(insert)?.execute((&new.number, &new.password, new.kind.code(), &new.name, now_ms, &*tenant.app))?;
+    t.prepare_cached(insert)?.execute((&new.number, sealed, new.kind.code(), &new.name, now_ms, &*tenant.app))?;
     Ok(Account {
         number: Number::new(&new.number),
         password: Secret::new(&new.password),
@@ -210,7 +212,7 @@ fn insert_account(t: &Transaction<'_>, tenant: &Tenant, new: NewAccount, now_ms:
 }
 
 fn insert_group(
-    t: &Transaction<'_>,
+    t: &Tx<'_>,
     tenant: &Tenant,
     id: &str,
     members: &[String],
@@ -230,13 +232,7 @@ fn insert_group(
 }
 
 /// Only app accounts (spec admin-api.md §5.7), and of the group's own app: who may use both must not mix them either.
-pub(super) fn insert_members(
-    t: &Transaction<'_>,
-    tenant: &Tenant,
-    app: &str,
-    id: &str,
-    numbers: &[String],
-) -> Result<(), StoreError> {
+pub(super) fn insert_members(t: &Tx<'_>, tenant: &Tenant, app: &str, id: &str, numbers: &[String]) -> Result<(), StoreError> {
     for number in numbers {
         let account = own_account(t, tenant, number)?;
         same_app(&account.app, app, &format!("{number} and the group"))?;
