@@ -7,6 +7,7 @@ mod access;
 pub mod bans;
 pub mod limits;
 mod ping;
+mod presence;
 mod register;
 mod relay;
 mod ring;
@@ -28,6 +29,7 @@ use media::command::{self, SessionId};
 use media::ports::PortStock;
 use media::snapshot::Preset;
 use ping::Pings;
+use presence::Absence;
 use register::Surge;
 use sip_core::digest::{Algorithm, Challenger};
 use sip_core::endpoint::{Endpoint, Event, Headers, Identity, LegId, Out, TxId};
@@ -85,6 +87,7 @@ pub struct Switchboard {
     location: Location,
     surge: Surge,
     pings: Pings,
+    absence: Absence,
     ports: PortStock,
     guard: Guard,
     calls: BTreeMap<SessionId, Call>,
@@ -128,6 +131,7 @@ impl Switchboard {
             guard: Guard::new(parts.settings.source_rate),
             challenger: Challenger::new(parts.nonce_key, &parts.realm, algorithms),
             pings: Pings::new(parts.settings.ping),
+            absence: Absence::new(parts.settings.door_alarm, parts.epoch.0, &parts.directory),
             settings: parts.settings,
             realm: parts.realm,
             limits: Limits::default(),
@@ -225,6 +229,7 @@ impl Switchboard {
         while let Some(change) = self.location.expired(now) {
             self.change_location(now, change, out);
         }
+        self.look_for_absent_doors(now, out);
         while let Some(flow) = self.pings.due(now) {
             self.ping(now, flow);
         }
@@ -239,6 +244,7 @@ impl Switchboard {
             self.gate_timers.next(),
             self.location.next_deadline(),
             self.pings.next_deadline(),
+            self.absence.next_deadline(),
             self.held.next_deadline(),
         ]
         .into_iter()
@@ -399,6 +405,7 @@ impl Switchboard {
 
     /// One API write (D-30). A removed account or a new password drops the binding at once (spec sip.md §1.2).
     fn apply(&mut self, now: Instant, changes: Vec<DirectoryChange>, out: &mut Vec<Effect>) {
+        self.expect_doors(now, &changes);
         for applied in self.directory.apply(changes) {
             let (account, why) = match applied {
                 Applied::PasswordChanged(account) => (account, Unbound::PasswordChanged),
