@@ -4,8 +4,10 @@
 //! error: a misspelt setting must not silently be the default. A key is here when something honours it.
 
 mod callers;
+pub mod events;
 
 pub use callers::{App, Grant, Role, User};
+pub use events::{Events, Mqtt, Webhook};
 
 use crate::keyfile::{self, Key};
 use crate::model::Secret;
@@ -31,6 +33,9 @@ pub struct Config {
     pub unlock: Unlock,
     pub records: Records,
     pub store: Store,
+    pub events: Events,
+    pub mqtt: Mqtt,
+    pub webhooks: Vec<Webhook>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -212,6 +217,7 @@ impl Default for Talk {
 const KEYS: &[(&str, &str, &str)] = &[
     ("", "data_dir", "where the SQLite file and generated keys live"),
     ("", "drain_s", "SIGTERM: running calls have so many seconds to end by themselves"),
+    events::WEBHOOKS,
     ("sip", "udp", "addresses to listen on; port 0 is the system's choice"),
     ("sip", "tcp", "the same for TCP; where it is not set, those of sip.udp; an empty list turns it off"),
     ("sip", "tls", "the same for TLS, usually port 5061; needs tls.cert and tls.key"),
@@ -258,6 +264,11 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("store", "key", "seals passwords in the database, 64 hex digits; empty: secrets.key in data_dir, made at the first start"),
     ("store", "new_key", "only for `doorline rotate-key` where store.key is set: the next one"),
 ];
+
+/// Of all sections.
+fn keys() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
+    KEYS.iter().chain(events::KEYS)
+}
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,7 +342,7 @@ pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, Stri
             problems.push(Problem { place: place_of(path, text, &error), what: error.message().to_owned() });
         }
         for (section, value) in &table {
-            let known = KEYS.iter().any(|(s, key, _)| s == section || (s.is_empty() && key == section));
+            let known = keys().any(|(s, key, _)| s == section || (s.is_empty() && key == section));
             if !known {
                 problems.push(Problem { place: path.display().to_string(), what: format!("unknown key or section `{section}`") });
             }
@@ -340,7 +351,7 @@ pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, Stri
     }
     let defaults = Table::try_from(Config::default()).unwrap_or_default();
     for (name, text) in &sources.from_environment {
-        let Some((section, key, _)) = KEYS.iter().find(|(section, key, _)| variable(section, key) == *name) else {
+        let Some((section, key, _)) = keys().find(|(section, key, _)| variable(section, key) == *name) else {
             problems.push(Problem { place: name.clone(), what: "unknown setting".into() });
             continue;
         };
@@ -484,6 +495,7 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
             wrong("store", key, "is not 64 hex digits, e.g. of `openssl rand -hex 32`".into());
         }
     }
+    events::check(config, &mut wrong);
     if config.top.drain_s > 3600 {
         wrong("", "drain_s", format!("{} is more than an hour", config.top.drain_s));
     }
@@ -527,13 +539,14 @@ impl Config {
         let table = Table::try_from(self).unwrap_or_default();
         let mut text = String::from("# Doorline. Each key is also an environment variable, e.g. DOORLINE_RING__TIMEOUT_S=45.\n");
         let mut inside = "";
-        for (section, key, what) in KEYS {
+        for (section, key, what) in keys() {
             if *section != inside {
                 let _ = write!(text, "\n[{section}]\n");
                 inside = section;
             }
             let value = if section.is_empty() { table.get(*key) } else { table.get(*section).and_then(|s| s.get(key)) };
-            let value = value.map(Value::to_string).unwrap_or_default();
+            let shown = value.and_then(|value| events::masked(section, key, value)).or(value.cloned());
+            let value = shown.map(|value| value.to_string()).unwrap_or_default();
             let _ = write!(text, "# {what}\n{key} = {value}\n");
         }
         text
@@ -559,7 +572,7 @@ mod tests {
         let config = load(None, std::iter::empty()).unwrap();
         assert_eq!(config, Config::default());
         assert_eq!(load_text(&config.to_toml(), &[]).unwrap(), config);
-        for (section, key, _) in KEYS {
+        for (section, key, _) in keys() {
             assert!(config.to_toml().contains(&format!("\n{key} = ")), "{section}.{key}");
         }
     }

@@ -98,6 +98,11 @@ impl Directory {
         self.accounts.get(number)
     }
 
+    /// All of them, in no order.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values()
+    }
+
     pub fn access(&self, number: &str) -> Option<&Access> {
         self.access.get(number)
     }

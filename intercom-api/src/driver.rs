@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)] // a shell: owns the clock, the thread and its tasks
 
 use crate::control::{Answer, Numbers, OrderReceiver};
+use crate::events::feed::Said;
 use crate::flight::{self, FlightRecorder};
 use crate::keeper::Keeper;
 use crate::live::{CallId, CallView, Live};
@@ -67,6 +68,8 @@ pub struct Driver {
     pub keeper: Arc<Keeper>,
     /// Where entries of the record go to be written.
     pub records: mpsc::UnboundedSender<Entry>,
+    /// Where events go to be told.
+    pub events: mpsc::UnboundedSender<Said>,
     /// What of it is on the disk, by the numbers of those who await it.
     pub committed: mpsc::UnboundedReceiver<Vec<u64>>,
     /// Where key frames go to become pictures.
@@ -85,7 +88,7 @@ impl Driver {
 
     async fn turns(self) -> io::Result<()> {
         let Driver { mut switchboard, udp, mut connections, counts, mut orders, mut media_events, mut committed, .. } = self;
-        let Driver { send_media, live, keeper, records, pictures, flights, mut drain, .. } = self;
+        let Driver { send_media, live, keeper, records, events, pictures, flights, mut drain, .. } = self;
         let (mut batch, mut next, mut pace) = (Batch::default(), 0, Pace::new(Instant::now()));
         let udp = udp.into_iter().map(Bound::open).collect::<io::Result<_>>()?;
         let mut shell = Shell {
@@ -95,6 +98,7 @@ impl Driver {
             live,
             keeper,
             records,
+            events,
             pictures,
             recorder: FlightRecorder::default(),
             flights,
@@ -215,6 +219,7 @@ struct Shell {
     live: Arc<Live>,
     keeper: Arc<Keeper>,
     records: mpsc::UnboundedSender<Entry>,
+    events: mpsc::UnboundedSender<Said>,
     pictures: Arc<Pictures>,
     recorder: FlightRecorder,
     flights: PathBuf,
@@ -426,6 +431,9 @@ impl Shell {
             }
             Publication::Asked(record) => drop(self.records.send(Entry::Asked(record))),
             Publication::Watched(watched) => drop(self.records.send(Entry::Watched(watched))),
+            // The receiver is gone only when the server is.
+            Publication::Event(event) => drop(self.events.send(Said::Event(event))),
+            Publication::Passage(passage) => drop(self.events.send(Said::Passage(passage))),
             Publication::Call(view) => {
                 let before = self.live.calls.get(&view.id).map(|call| call.state);
                 if before != Some(view.state) {

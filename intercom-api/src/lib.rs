@@ -6,6 +6,7 @@ pub mod control;
 pub mod demo;
 pub mod directory;
 pub mod driver;
+pub mod events;
 pub mod flight;
 pub mod held;
 pub mod http;

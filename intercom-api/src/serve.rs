@@ -6,6 +6,7 @@ use crate::config::{self, Config};
 use crate::control::Control;
 use crate::directory::Directory;
 use crate::driver::{Driver, MEDIA_QUEUE, MESSAGE_QUEUE};
+use crate::events;
 use crate::http::caller::Doorkeeper;
 use crate::http::{self, ApiState};
 use crate::keeper::{Keeper, Rows};
@@ -109,6 +110,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         source_rate: config.sip.source_rate,
         sha256: config.sip.sha256,
         ping: (config.sip.ping_s > 0).then(|| Duration::from_secs(config.sip.ping_s)),
+        door_alarm: (config.events.door_alarm_min > 0).then(|| Duration::from_secs(60 * u64::from(config.events.door_alarm_min))),
     };
     let epoch = (Instant::now(), i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?);
     let parts = Parts {
@@ -129,6 +131,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let (pictures, studio) = Pictures::new(album(config), store.clone(), "/proc/self/exe".into());
     let (stop_pictures, pictures_stopped) = oneshot::channel();
     let studio = tokio::spawn(studio.run(pictures_stopped));
+    let (channels, say, feeding) = events::start(config, &store).await?;
+    let log = channels.log.clone();
     let (control, orders) = Control::new();
     let live = Arc::new(Live::default());
     let keeper = Arc::new(Keeper::default());
@@ -167,6 +171,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         live: live.clone(),
         keeper,
         records,
+        events: say,
         committed,
         pictures: pictures.clone(),
         flights: config.top.data_dir.join("flights"),
@@ -185,6 +190,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         control,
         live,
         pictures,
+        events: channels,
         draining: draining.clone(),
         sip_host: sip_host.as_str().into(),
         sip_port: sip_local.port(),
@@ -226,6 +232,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     // The SIP thread is done, so this ends with its last word.
     recording.await?;
     studio.await?;
+    // The last events are told and written; then the streams end, or the API would wait for them.
+    feeding.await?;
+    log.close();
     let _ = stop_http.send(());
     http.await?;
     Ok(())

@@ -1,9 +1,11 @@
 //! One turn of the Switchboard: what a call may touch while it reacts, and the [`Effect`]s that leave.
 
 use crate::directory::Directory;
+use crate::events::event::Event;
+use crate::events::passage::Passage;
 use crate::held::Held;
 use crate::live::{CallView, Kept, Registration};
-use crate::model::Number;
+use crate::model::{App, Number};
 use crate::pictures::job::Job;
 use crate::record::{Record, Watched};
 use crate::switchboard::limits::SOURCE_RATE;
@@ -68,6 +70,10 @@ pub enum Publication {
     },
     /// A picture of the visitor; the driver has it made and stored.
     Picture(Box<Job>),
+    /// Something happened that others build on, once (D-31).
+    Event(Box<Event>),
+    /// A door was opened; the store adds what it is called.
+    Passage(Box<Passage>),
 }
 
 /// The part of the configuration that signalling needs.
@@ -97,6 +103,8 @@ pub struct Settings {
     pub sha256: bool,
     /// UDP phones silent for so long are asked whether they are there; `None`: nobody is.
     pub ping: Option<Duration>,
+    /// A door unit that is not registered for so long is an event; `None`: it is not.
+    pub door_alarm: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -115,6 +123,7 @@ impl Default for Settings {
             source_rate: SOURCE_RATE,
             sha256: false,
             ping: None,
+            door_alarm: None,
         }
     }
 }
@@ -215,6 +224,11 @@ impl Turn<'_> {
 
     pub fn publish(&mut self, publication: Publication) {
         self.effects.push(Effect::Publish(publication));
+    }
+
+    /// Whose an account is.
+    pub fn app_of(&self, account: &Number) -> App {
+        self.directory.account(account.as_str()).map(|account| account.app.clone()).unwrap_or_default()
     }
 
     pub fn set_timer(&mut self, session: SessionId, timer: CallTimer, after: Option<Duration>) {

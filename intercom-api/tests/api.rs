@@ -212,6 +212,25 @@ fn strangers_and_nonsense_get_a_clear_4xx() {
     assert!(request("PUT", "/v1/accounts", &right, b"").starts_with("HTTP/1.1 405"));
     assert!(request("GET", "/v1/calls?colour=red", &right, b"").starts_with("HTTP/1.1 400"));
     assert!(request("DELETE", "/v1/calls/none", &right, b"").starts_with("HTTP/1.1 404"));
+    // Whatever is wrong is said in JSON.
+    for (method, path) in [
+        ("GET", "/v1/accounts?limit=0"),
+        ("GET", "/v1/accounts?limit=1001"),
+        ("GET", "/v1/accounts?limit=many"),
+        ("GET", "/v1/accounts?type=2"),
+        ("GET", "/v1/accounts?limit=1&limit=2"),
+        ("GET", "/v1/registrations?from=1"),
+        ("GET", "/v1/calls?state=asleep"),
+        ("GET", "/v1/records?from=yesterday"),
+        ("GET", "/v1/records/first/snapshot"),
+        ("GET", "/v1/accounts/%ff"),
+        ("GET", "/v1/bans?after=nobody"),
+        ("DELETE", "/v1/bans?source=192.0.2.1"),
+        ("PATCH", "/v1/accounts/101"),
+    ] {
+        let reply = request(method, path, &right, b"");
+        assert!(reply.starts_with("HTTP/1.1 400") && reply.contains("{\"error\":"), "{method} {path}: {reply}");
+    }
 }
 
 /// A GET by hand: what comes back, head and all.
@@ -312,7 +331,7 @@ fn doors_and_accounts_are_limited_by_patch() {
     assert_eq!((&door["acts_as"], &door["keys"], &door["hours"]), (&json!("akuvox"), &json!("12#"), &hours), "{door}");
     server.api("PATCH", "/v1/doors/d1", Some(&json!({"keys": null, "disabled": true})));
     let account = server.api("PATCH", "/v1/accounts/p1", Some(&json!({"disabled": true})));
-    assert_eq!(account, json!({"number": "p1", "disabled": true, "hours": []}));
+    assert_eq!((&account["number"], &account["disabled"], &account["hours"]), (&json!("p1"), &json!(true), &json!([])));
     for (path, body, status) in [
         ("/v1/doors/d1", json!({"profile": "no such"}), 400),
         ("/v1/doors/d1", json!({"keys": "x"}), 400),
@@ -321,7 +340,7 @@ fn doors_and_accounts_are_limited_by_patch() {
         ("/v1/doors/d1", json!({"colour": "red"}), 400),
         ("/v1/doors/p1", json!({"disabled": true}), 404),
         ("/v1/accounts/p1", json!({"profile": "2n"}), 400),
-        ("/v1/accounts/d1", json!({"disabled": true}), 404),
+        ("/v1/accounts/d2", json!({"disabled": true}), 404),
     ] {
         assert_eq!(server.try_api("PATCH", path, Some(&body)).unwrap().0, status, "{path} {body}");
     }
@@ -344,8 +363,68 @@ fn who_says_half_a_request_holds_up_nobody() {
     let server = server("127.0.0.126");
     let mut half: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.api).unwrap()).collect();
     for stream in &mut half {
-        stream.write_all(b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 1000\r\n\r\n{").unwrap();
+        stream
+            .write_all(b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 1000\r\n\r\n{")
+            .unwrap();
     }
     server.api("GET", "/v1/accounts", None);
     assert!(server.stop(), "and it stops all the same");
+}
+
+/// Accounts and groups are changed and deleted, page by page, and a phone hears of it at once.
+#[test]
+fn accounts_and_groups_are_changed_listed_and_deleted() {
+    let server = server("127.0.0.99");
+    server.provision(&[("d1", 1), ("101", 0), ("102", 0), ("103", 0)], "room", &["101", "102"]);
+    let phone = UdpSocket::bind("127.0.0.100:0").unwrap();
+    phone.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let registrations = || server.api("GET", "/v1/registrations", None).as_array().map(Vec::len);
+    assert_eq!(try_password(&server, &phone, "101", "pw-101"), "200");
+    assert_eq!(registrations(), Some(1));
+
+    let change = json!({"name": "Kitchen", "password": "new one", "hours": [{"days": [7], "from": "00:00", "to": "24:00"}]});
+    let account = server.api("PATCH", "/v1/accounts/101", Some(&change));
+    assert_eq!((&account["name"], &account["hours"], &account["disabled"]), (&json!("Kitchen"), &change["hours"], &json!(false)));
+    assert!(account.get("password").is_none());
+    assert_eq!(registrations(), Some(0), "it was made with the old password");
+    assert_eq!(try_password(&server, &phone, "101", "pw-101"), "403");
+    assert_eq!(try_password(&server, &phone, "101", "new one"), "200");
+    assert_eq!(server.api("GET", "/v1/accounts/101", None), account);
+    assert_eq!(server.api("PATCH", "/v1/accounts/d1", Some(&json!({"name": "Gate"})))["name"], "Gate");
+
+    let numbers = |query: &str| {
+        let list = server.api("GET", &format!("/v1/accounts{query}"), None);
+        list.as_array().unwrap().iter().map(|account| account["number"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers("?type=1"), ["d1"]);
+    assert_eq!(numbers("?name=kitch"), ["101"]);
+    assert_eq!(numbers("?group=room"), ["101", "102"]);
+    let bearer = format!("Authorization: Bearer {}\r\n", fixtures::server::BEARER);
+    let page = get(server.api, "/v1/accounts?type=0&limit=2", &bearer);
+    let link = page.lines().find_map(|line| line.strip_prefix("link: <")?.strip_suffix(">; rel=\"next\"")).expect("a next page");
+    assert_eq!(link, "/v1/accounts?type=0&limit=2&after=102");
+    assert_eq!(numbers(link.strip_prefix("/v1/accounts").unwrap()), ["103"]);
+    assert!(!get(server.api, link, &bearer).contains("link: "), "that was the last");
+
+    let group = server.api("PATCH", "/v1/groups/room", Some(&json!({"members": ["103", "101"], "name": "Flat"})));
+    assert_eq!((&group["members"], &group["name"]), (&json!(["103", "101"]), &json!("Flat")));
+    let patch = |path: &str, body: Value| server.try_api("PATCH", path, Some(&body)).unwrap().0;
+    assert_eq!(patch("/v1/groups/room", json!({"members": ["d1"]})), 400);
+    assert_eq!(patch("/v1/groups/room", json!({"members": ["nobody"]})), 404);
+    assert_eq!(patch("/v1/groups/none", json!({})), 404);
+    assert_eq!(patch("/v1/accounts/101", json!({"password": ""})), 400);
+    assert_eq!(patch("/v1/accounts/101", json!({"number": "104"})), 400);
+    assert_eq!(patch("/v1/accounts/101", json!([["Bath"]])), 400);
+    assert_eq!(server.api("GET", "/v1/groups/room", None), group, "a refused change changes nothing");
+
+    let delete = |path: &str| server.try_api("DELETE", path, None).unwrap().0;
+    assert_eq!(delete("/v1/accounts/101"), 204);
+    assert_eq!((delete("/v1/accounts/101"), delete("/v1/groups/none")), (404, 404));
+    assert_eq!(registrations(), Some(0));
+    assert_eq!(try_password(&server, &phone, "101", "new one"), "403");
+    assert_eq!(server.api("GET", "/v1/groups/room", None)["members"], json!(["103"]));
+    assert_eq!(server.api("GET", "/v1/groups?member=103", None).as_array().map(Vec::len), Some(1));
+    assert_eq!(delete("/v1/groups/room"), 204);
+    assert_eq!(server.api("GET", "/v1/groups", None), json!([]));
+    assert_eq!(numbers(""), ["102", "103", "d1"]);
 }

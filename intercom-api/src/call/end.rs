@@ -125,6 +125,7 @@ impl Call {
         self.state = State::Ended;
         self.end_reason = Some(reason.to_owned());
         self.ended_ms = Some(turn.unix_ms);
+        self.tell_of_end(turn, reason);
         self.drop_members(turn, None, None, reason);
         if turn.endpoint.leg_flow(self.door_leg).is_some() {
             if was_ringing {

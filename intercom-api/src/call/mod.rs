@@ -12,6 +12,7 @@
 pub(crate) mod digits;
 mod door;
 mod end;
+mod events;
 mod member;
 pub mod picture;
 mod plan;
@@ -207,6 +208,7 @@ impl Call {
             leg,
             call: ring.id.to_string(),
             room: ring.dialled.clone(),
+            group: ring.group.clone(),
             profile: Profile::of(ways.profile, request.header(Name::UserAgent).unwrap_or_default()),
             events: payloads.any(|payload| payload.codec.is_telephone_event()),
             talker: None,
@@ -246,6 +248,7 @@ impl Call {
             ladder: Ladder::new(turn.now),
             ring,
         };
+        call.tell_of_ring(turn);
         call.step(turn, "door", "server", "INVITE");
         let key_frame_by = turn.key_frames_by.get(&call.ring.caller).copied().or(ways.key_frame);
         let anchor = call.door_ports.plan(call.door.audio.as_ref(), call.door.video.as_ref());
@@ -445,6 +448,7 @@ impl Call {
         };
         self.state = State::Answered { winner: leg };
         self.answered = Some((account.clone(), turn.unix_ms));
+        self.tell_of_answer(turn, &account);
         self.step(turn, account.as_str(), "server", "200 OK");
         let session = self.ring.session;
         turn.media(self.worker, Command::Put { session, leg: plan });

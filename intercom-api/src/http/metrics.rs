@@ -22,11 +22,11 @@ pub fn route() -> Route {
 
 async fn metrics(State(state): State<ApiState>) -> Result<Response, Problem> {
     match state.control.order(Order::Numbers).await {
-        Ok(Answer::Numbers(numbers)) => Ok((
-            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-            write(&numbers, &state.doorkeeper.refused()),
-        )
-            .into_response()),
+        Ok(Answer::Numbers(mut numbers)) => {
+            numbers.events.extend(state.events.log.counts());
+            let text = write(&numbers, &state.doorkeeper.refused());
+            Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+        }
         Ok(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no numbers")),
         Err(error) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
     }

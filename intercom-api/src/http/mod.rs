@@ -9,15 +9,21 @@
 mod ask;
 pub mod caller;
 mod envelope;
+mod events;
 pub mod listener;
 mod metrics;
 mod openapi;
+#[cfg(test)]
+mod roles;
 mod route;
 pub mod seed;
 mod signature;
 mod v1;
 
+pub use events::MAX_STREAMS;
+
 use crate::control::{Control, Order, Unavailable};
+use crate::events::Channels;
 use crate::live::Live;
 use crate::model::DirectoryChange;
 use crate::pictures::Pictures;
@@ -43,6 +49,7 @@ pub struct ApiState {
     pub control: Control,
     pub live: Arc<Live>,
     pub pictures: Arc<Pictures>,
+    pub events: Arc<Channels>,
     pub draining: Arc<AtomicBool>,
     /// `sipHost` and `sipPort` of replies.
     pub sip_host: Arc<str>,
@@ -84,6 +91,7 @@ fn routes() -> Vec<Route> {
         .nothing(200, "It is")
         .nothing(503, "It is draining: calls end, and nothing new begins");
     let mut routes = vec![health, metrics::route()];
+    routes.extend(events::routes());
     routes.extend(openapi::routes());
     routes.extend(v1::routes());
     routes

@@ -25,6 +25,8 @@ pub enum Needs {
     Installation,
     /// The same, but nobody need be known on the machine itself (D-32).
     InstallationOrLoopback,
+    /// The owner of the installation or of an appKey, not an operator.
+    Owner,
 }
 
 impl Needs {
@@ -34,6 +36,7 @@ impl Needs {
         let (allowed, why) = match self {
             Needs::Nothing | Needs::Token => (true, ""),
             Needs::Pictures => (caller.is_some_and(|caller| caller.may.pictures), "pictures are not granted to this user"),
+            Needs::Owner => (caller.is_some_and(|caller| caller.may.own), "this is for owners"),
             Needs::Installation => (caller.is_some_and(of_all), NOT_YOURS),
             // Whom nobody knows comes this far from loopback only.
             Needs::InstallationOrLoopback => (caller.is_none_or(of_all), NOT_YOURS),

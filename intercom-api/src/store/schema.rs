@@ -105,6 +105,20 @@ const MIGRATIONS: &[&str] = &[
     "ALTER TABLE account ADD COLUMN sealed BLOB NOT NULL DEFAULT x'';
      ALTER TABLE door ADD COLUMN sealed BLOB NOT NULL DEFAULT x'';
      CREATE TABLE app (key TEXT PRIMARY KEY, secret BLOB NOT NULL) STRICT, WITHOUT ROWID;",
+    // 9: events and passages as they were told (code 0: a passage), receivers of them and what could not be delivered. Nothing
+    // refers to an account: what was told stays told.
+    "CREATE TABLE event (
+        id INTEGER PRIMARY KEY, code INTEGER NOT NULL, at_ms INTEGER NOT NULL, app TEXT NOT NULL, body TEXT NOT NULL
+     ) STRICT;
+     CREATE INDEX event_passage ON event (id) WHERE code = 0;
+     CREATE TABLE hook (
+        id TEXT PRIMARY KEY, app TEXT NOT NULL, url TEXT NOT NULL, secret BLOB NOT NULL, events TEXT NOT NULL,
+        enabled INTEGER NOT NULL, origin TEXT NOT NULL, created_ms INTEGER NOT NULL, cursor INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE dead (
+        hook TEXT NOT NULL REFERENCES hook (id) ON DELETE CASCADE, event INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        reason TEXT NOT NULL, body TEXT NOT NULL, again INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (hook, event)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The second half of version 8, when the new columns are filled.

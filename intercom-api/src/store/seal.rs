@@ -17,8 +17,12 @@ const ID_LEN: usize = 4;
 const HEAD_LEN: usize = 1 + ID_LEN + NONCE_LEN;
 
 /// Every column that is sealed: table, column, the key of its rows, whose it is (a prefix of that key).
-const SEALED: &[(&str, &str, &str, &str)] =
-    &[("account", "password", "number", "account"), ("door", "password", "iot_id", "door"), ("app", "secret", "key", "app")];
+const SEALED: &[(&str, &str, &str, &str)] = &[
+    ("account", "password", "number", "account"),
+    ("door", "password", "iot_id", "door"),
+    ("app", "secret", "key", "app"),
+    ("hook", "secret", "id", "hook"),
+];
 
 /// In the table `setting`: a text sealed with the store's key, by which a key that does not fit is known.
 const CHECK: &str = "store.key";

@@ -4,6 +4,7 @@ use super::*;
 
 impl Switchboard {
     pub(super) fn apply(&mut self, now: Instant, changes: Vec<DirectoryChange>, out: &mut Vec<Effect>) {
+        self.expect_doors(now, &changes);
         for applied in self.directory.apply(changes) {
             match applied {
                 // Bindings made with the old one are void at once (spec sip.md §1.2); a talk goes on.

@@ -8,6 +8,7 @@ mod apply;
 pub mod bans;
 pub mod limits;
 mod ping;
+mod presence;
 mod register;
 mod relay;
 mod ring;
@@ -29,6 +30,7 @@ use media::command::{self, SessionId};
 use media::ports::PortStock;
 use media::snapshot::Preset;
 use ping::Pings;
+use presence::Absence;
 use register::Surge;
 use sip_core::digest::{Algorithm, Challenger};
 use sip_core::endpoint::{Endpoint, Event, Headers, Identity, LegId, Out, TxId};
@@ -86,6 +88,7 @@ pub struct Switchboard {
     location: Location,
     surge: Surge,
     pings: Pings,
+    absence: Absence,
     ports: PortStock,
     guard: Guard,
     calls: BTreeMap<SessionId, Call>,
@@ -129,6 +132,7 @@ impl Switchboard {
             guard: Guard::new(parts.settings.source_rate),
             challenger: Challenger::new(parts.nonce_key, &parts.realm, algorithms),
             pings: Pings::new(parts.settings.ping),
+            absence: Absence::new(parts.settings.door_alarm, parts.epoch.0, &parts.directory),
             settings: parts.settings,
             realm: parts.realm,
             limits: Limits::default(),
@@ -226,6 +230,7 @@ impl Switchboard {
         while let Some(change) = self.location.expired(now) {
             self.change_location(now, change, out);
         }
+        self.look_for_absent_doors(now, out);
         while let Some(flow) = self.pings.due(now) {
             self.ping(now, flow);
         }
@@ -240,6 +245,7 @@ impl Switchboard {
             self.gate_timers.next(),
             self.location.next_deadline(),
             self.pings.next_deadline(),
+            self.absence.next_deadline(),
             self.held.next_deadline(),
         ]
         .into_iter()

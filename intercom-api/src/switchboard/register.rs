@@ -114,6 +114,7 @@ impl Switchboard {
             };
             // One text for all who name the account.
             self.location.apply(Change::Bind(Binding { account: account.number.shared(), ..binding }));
+            self.absence.comes(&account.number);
             if let Some(binding) = self.location.get(&number).cloned() {
                 self.pings.watch_part(now, &binding, (index, count));
                 // It has signed nothing since we started.
@@ -137,6 +138,7 @@ impl Switchboard {
                 self.guard.forget(old.flow.remote);
                 out.push(Effect::Publish(Publication::Unregistered { account: account.clone(), why }));
                 self.erase(&old, out);
+                self.tell_of_leaving(now, &account, why, out);
                 let reason = match why {
                     Unbound::PasswordChanged => "password changed",
                     Unbound::AccountRemoved => "account removed",
@@ -179,9 +181,12 @@ impl Switchboard {
             && let Some(made_with) = self.directory.account(&account).map(|account| self.made_with(account))
         {
             let kept = Some(Kept { registration: registration.clone(), made_with });
-            out.push(Effect::Publish(Publication::Keep { account, kept }));
+            out.push(Effect::Publish(Publication::Keep { account: account.clone(), kept }));
         }
         out.push(Effect::Publish(Publication::Registered { registration, refresh }));
+        if !refresh {
+            self.tell_of_arrival(now, &account, matches!(applied, location::Applied::Replaced(_)), out);
+        }
         self.revive(&binding);
         self.member_appeared(now, &binding, out);
     }

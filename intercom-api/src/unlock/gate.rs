@@ -10,6 +10,8 @@ use super::lock::{Act, Lock};
 use super::right::{self, Claim, Refusal};
 use super::twins::Twins;
 use super::{Asker, Channel, Outcome, body};
+use crate::events::event::{Event, Kind, Target};
+use crate::events::passage::Passage;
 use crate::held::Told;
 use crate::model::{AccountType, DoorWays, Number};
 use crate::profile::{Dialect, Profile};
@@ -39,6 +41,8 @@ pub struct Place {
     pub call: String,
     /// What it dialled.
     pub room: String,
+    /// The group that meant.
+    pub group: Option<Number>,
     pub profile: &'static Profile,
     /// Does it know telephone-events?
     pub events: bool,
@@ -342,6 +346,9 @@ impl Turn<'_> {
             self.deliver(&told);
             None
         };
+        if outcome == Outcome::Opened {
+            self.tell_of_opening(&record);
+        }
         self.publish(Publication::Record(Box::new(Record { awaited, ..record })));
     }
 
@@ -409,7 +416,41 @@ impl Turn<'_> {
         let name = format!("{LATE}{}", outcome.name());
         let call = call.unwrap_or_default();
         let record = Record { reqsn, call, ..self.record(door, pulsed, Some(pulsed), name, outcome.status()) };
+        if outcome == Outcome::Opened {
+            self.tell_of_opening(&record);
+        }
         self.publish(Publication::Record(Box::new(record)));
+    }
+
+    /// The event and the passage of an opening, one each for everybody who wished it (spec events.md §4).
+    fn tell_of_opening(&mut self, record: &Record) {
+        let app = self.app_of(&Number::new(&record.door));
+        let call = Some(record.call.clone()).filter(|call| !call.is_empty());
+        let place = self.gates.get(record.door.as_str()).and_then(|gate| gate.place.as_ref());
+        let place = place.filter(|place| place.call == record.call);
+        let group = place.and_then(|place| place.group.as_ref()).map(ToString::to_string).unwrap_or_default();
+        let late = record.outcome.starts_with(LATE);
+        let passage = Passage {
+            at_ms: record.ended_ms,
+            door: record.door.clone(),
+            account: record.account.clone(),
+            sent_ms: record.sent_ms,
+            method: record.road.clone(),
+            call: call.clone(),
+            dialled: place.map(|place| place.room.clone()).unwrap_or_default(),
+            group,
+            capture_img: record.snapshot.clone(),
+            late,
+            app: app.clone(),
+            ..Passage::default()
+        };
+        // A late report does not say for whom: it is the door's own.
+        let source = if late { record.door.clone() } else { record.account.clone() };
+        let reason = Some(if late { "late".to_owned() } else { record.road.clone() });
+        let target = Target::Number(record.door.clone());
+        let event = Event { kind: Kind::Unlocked, at_ms: record.ended_ms, source, target, call, reason, app };
+        self.publish(Publication::Event(Box::new(event)));
+        self.publish(Publication::Passage(Box::new(passage)));
     }
 
     /// The one place where entries are made.

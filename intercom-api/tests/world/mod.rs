@@ -14,6 +14,8 @@ use device::Device;
 use fixtures::net::{Net, Packet, Weather};
 use intercom_api::control::{Answer, Order};
 use intercom_api::directory::Directory;
+use intercom_api::events::event::{Event, Kind};
+use intercom_api::events::passage::Passage;
 use intercom_api::live::{CallId, CallView};
 use intercom_api::model::{Account, AccountType, DirectoryChange, Group, Number, Secret};
 use intercom_api::record::{Record, Watched};
@@ -49,6 +51,9 @@ pub struct World {
     awaited: Vec<u64>,
     pub sick_disk: bool,
     pub watched: Vec<Watched>,
+    /// What others are told.
+    pub events: Vec<Event>,
+    pub passages: Vec<Passage>,
     /// When which door was told to open: the number of the order, none for keys.
     pub pulses: Vec<(Instant, String, Option<u64>)>,
     /// What devices sent last, for a replay.
@@ -132,6 +137,8 @@ impl World {
             awaited: Vec::new(),
             sick_disk: false,
             watched: Vec::new(),
+            events: Vec::new(),
+            passages: Vec::new(),
             pulses: Vec::new(),
             sent: Vec::new(),
             told: BTreeMap::new(),
@@ -281,6 +288,9 @@ impl World {
                         self.perform(effects);
                         continue;
                     }
+                    if transmit.bytes.starts_with(b"INVITE ") && !self.events.iter().any(|event| event.kind == Kind::Call) {
+                        self.wrongs.push(format!("{:?}: a phone rings before the application knows", self.now - self.start));
+                    }
                     self.post(Packet { from: SERVER, to: flow.remote, bytes: transmit.bytes.to_vec(), stream });
                 }
                 Effect::Media { command, .. } => {
@@ -318,6 +328,8 @@ impl World {
                 }
                 Effect::Publish(Publication::Asked(record)) => self.asked.push(*record),
                 Effect::Publish(Publication::Watched(watched)) => self.watched.push(*watched),
+                Effect::Publish(Publication::Event(event)) => self.events.push(*event),
+                Effect::Publish(Publication::Passage(passage)) => self.passages.push(*passage),
                 Effect::Publish(Publication::Keep { .. } | Publication::Picture(_)) => {}
             }
         }

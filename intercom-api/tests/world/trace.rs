@@ -229,6 +229,11 @@ impl Trace {
         Ok(())
     }
 
+    /// May it end in more than one way when the weather is bad?
+    pub fn has_choices(&self) -> bool {
+        self.end.iter().any(|fact| fact.contains(" or "))
+    }
+
     /// Compares the ladder, or writes it anew when asked to.
     pub fn check_ladder(&self, world: &World) -> Result<(), String> {
         if std::env::var_os("UPDATE_TRACES").is_some() {

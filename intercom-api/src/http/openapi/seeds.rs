@@ -54,6 +54,13 @@ fn operation(path: &str, endpoints: &[&Endpoint]) -> Value {
         let content = json!({"schema": {"$ref": "#/components/schemas/GatewayError"}, "example": example});
         responses.insert(status.to_string(), json!({"description": meaning(status), "content": {"application/json": content}}));
     }
+    if path.ends_with("/thing/service/invoke") {
+        let example =
+            json!({"id": ID, "code": 480, "message": "the door was not opened.", "localizedMsg": "offline", "data": null});
+        let content = json!({"schema": {"$ref": "#/components/schemas/GatewayError"}, "example": example});
+        let what = "How a wish to open a door ended otherwise; 501: another service than remoteOpen";
+        responses.insert("default".into(), json!({"description": what, "content": {"application/json": content}}));
+    }
     json!({
         "operationId": id("post", path),
         "tags": [path.split('/').nth(3).unwrap_or("gateway")],
@@ -90,27 +97,20 @@ fn envelope_example(endpoint: &Endpoint, params: &Value) -> Value {
 /// In its envelope, or bare (§1.1). Fields nobody knows are ignored.
 fn requests(endpoint: &Endpoint) -> [Value; 2] {
     let params = fields(endpoint.params);
-    let mut request = json!({
-        "type": "object",
-        "properties": {"apiVer": {"enum": endpoint.versions}, "language": {"type": "string"}},
-    });
+    // What the gateway does not look at may be anything.
+    let versions: Vec<Option<&str>> = endpoint.versions.iter().copied().map(Some).chain([None]).collect();
+    let mut request = json!({"properties": {"apiVer": {"enum": versions}}});
     if endpoint.needs_token {
-        let text = "Of the community, from `/solution/community/paas/token/get`";
-        request["properties"]["cloudToken"] = json!({"type": "string", "description": text});
-        request["required"] = json!(["cloudToken"]);
+        let text = "Of the community, from `/solution/community/paas/token/get`; an app needs it";
+        request["properties"]["cloudToken"] = json!({"description": text});
     }
-    let mut required = vec![];
-    if endpoint.params.iter().any(|field| field.required) {
-        required.push("params");
-    }
-    if endpoint.needs_token {
-        required.push("request");
-    }
+    let asks = endpoint.params.iter().any(|field| field.required);
+    let in_it = if asks { params.clone() } else { json!({"anyOf": [params, {"type": "null"}]}) };
     let envelope = json!({
         "type": "object",
         "title": "in its envelope",
-        "required": required,
-        "properties": {"id": {"type": "string"}, "version": {"type": "string"}, "request": request, "params": params},
+        "required": if asks { json!(["params"]) } else { json!([]) },
+        "properties": {"id": {"description": "Comes back, when it is a text"}, "version": {}, "request": request, "params": in_it},
     });
     let mut bare = params;
     bare["title"] = "bare parameters".into();
@@ -126,7 +126,8 @@ fn fields(fields: &[Field]) -> Value {
         let mut schema = kind(&field.kind);
         schema["description"] = field.what.into();
         if !field.required {
-            schema = json!({"anyOf": [schema, {"type": "null"}]});
+            // What a form has left empty was left out.
+            schema = json!({"anyOf": [schema, {"type": "null"}, {"const": ""}]});
         }
         properties.insert(field.name.into(), schema.clone());
         match (&field.kind, field.required) {

@@ -7,9 +7,11 @@ mod bans;
 mod calls;
 mod doors;
 mod groups;
+mod passages;
 mod pictures;
 mod records;
 mod registrations;
+mod webhooks;
 
 use super::ApiState;
 use super::caller::Caller;
@@ -34,6 +36,8 @@ pub fn routes() -> Vec<Route> {
         pictures::routes(),
         records::routes(),
         bans::routes(),
+        passages::routes(),
+        webhooks::routes(),
     ]
     .into_iter()
     .flatten()
