@@ -71,8 +71,8 @@ fn one(t: &Tx<'_>, number: usize, text: &str, replace: bool) -> Result<Option<Fa
         return Err("a file begins with one line {\"kind\":\"doorline_export\",\"version\":1}".into());
     }
     match line {
-        Line::DoorlineExport { version: VERSION } => return Ok(None),
-        Line::DoorlineExport { version } => return Err(format!("its version is {version}, this program reads {VERSION}")),
+        Line::DoorlineExport { version: VERSION } => Ok(None),
+        Line::DoorlineExport { version } => Err(format!("its version is {version}, this program reads {VERSION}")),
         line => put(t, line, replace).map(Some),
     }
 }
