@@ -174,13 +174,12 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         let _ = finished.send(driver.run());
     })?;
 
-<<<<<<< HEAD
     let reachable = reachable_ip(sip_local.ip());
     let sip_host = public_host.unwrap_or_else(|| reachable.to_string());
     let doorkeeper = Arc::new(doorkeeper(config, &store).await?);
     let draining: Arc<AtomicBool> = Arc::default();
     let state = ApiState {
-        store,
+        store: store.clone(),
         control,
         live,
         pictures,
@@ -192,14 +191,6 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         started_ms: epoch.1,
         doorkeeper,
     };
-=======
-    let sip_host = public_host.unwrap_or_else(|| reachable_ip(sip_local.ip()).to_string());
-    let state = ApiState::new(config, store.clone(), control, live, pictures, &sip_host, sip_local.port());
-    let draining = state.draining.clone();
-    if config.api.bearer.is_empty() {
-        tracing::warn!("api.bearer is not set: nothing but /healthz is served over HTTP");
-    }
->>>>>>> d5d6f62 (Keep entries of the record until the disk takes them)
     let api = listener.local_addr()?;
     let (stop_http, http_stopped) = oneshot::channel::<()>();
     let front = Front::new(listener, tls.clone().filter(|_| config.api.tls))?;
