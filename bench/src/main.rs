@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods)] // a bench measures time
 
+mod api;
 mod convert;
 mod house;
 mod kamailio;
@@ -68,6 +69,15 @@ enum What {
         #[arg(long, default_value_t = 60)]
         flush: u32,
     },
+    /// The provisioning API of an estate of 100,000 accounts: start, memory, calls, and what phones notice of them.
+    Api {
+        /// Seconds for CI: a small estate. Says that it works, not how fast it is.
+        #[arg(long)]
+        smoke: bool,
+        /// How long each part takes.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// What a packet of 20 ms costs the engine, converted between each pair of codecs.
     Convert,
     /// Packets: what forwarding costs and how long it takes, beside rtpengine; each server on one core of its own.
@@ -126,6 +136,10 @@ fn main() -> anyhow::Result<()> {
         What::Register { rates, seconds, accounts, sockets, alone, flush } => {
             let settings = register::Settings { rates, seconds, accounts, sockets, kamailio: !alone, flush };
             register::run(&server, &settings)?
+        }
+        What::Api { smoke, seconds } => {
+            let (accounts, groups) = if smoke { (3000, 900) } else { (100_000, 30_000) };
+            api::run(&server, &api::Settings { accounts, groups, seconds: if smoke { 1 } else { seconds } })?
         }
         What::Convert => convert::run()?,
         What::Relay { smoke, alone, only, rounds, seconds } => {

@@ -348,13 +348,13 @@ fn rtpengine(content: Content, bursts: bool, calls: usize, threads: u32) -> anyh
     Ok(Side { name, meter: Meter::new(server.pid()), wire, _server: Box::new(server) })
 }
 
-enum Core {
+pub enum Core {
     Server,
     Generator,
 }
 
 /// Moves this thread, and what it starts from now on. With one core there is nothing to choose.
-fn on(core: Core) -> anyhow::Result<()> {
+pub fn on(core: Core) -> anyhow::Result<()> {
     let count = std::fs::read_to_string("/proc/cpuinfo")?.lines().filter(|line| line.starts_with("processor")).count();
     let mut set = rustix::thread::CpuSet::new();
     for core in match core {

@@ -12,6 +12,7 @@ use crate::keeper::Keeper;
 use crate::live::{CallId, CallView, Live};
 use crate::pictures::Pictures;
 use crate::record::Entry;
+use crate::recorder::Recorder;
 use crate::switchboard::Switchboard;
 use crate::switchboard::limits::Sender;
 use crate::transport::strangers::{Datagram, Strangers};
@@ -67,7 +68,7 @@ pub struct Driver {
     /// Where bindings wait to be written.
     pub keeper: Arc<Keeper>,
     /// Where entries of the record go to be written.
-    pub records: mpsc::UnboundedSender<Entry>,
+    pub records: Recorder,
     /// Where events go to be told.
     pub events: mpsc::UnboundedSender<Said>,
     /// What of it is on the disk, by the numbers of those who await it.
@@ -218,7 +219,7 @@ struct Shell {
     send_media: SendMedia,
     live: Arc<Live>,
     keeper: Arc<Keeper>,
-    records: mpsc::UnboundedSender<Entry>,
+    records: Recorder,
     events: mpsc::UnboundedSender<Said>,
     pictures: Arc<Pictures>,
     recorder: FlightRecorder,
@@ -356,6 +357,8 @@ impl Shell {
         numbers.events.extend(self.wires.counts());
         numbers.events.extend(self.pictures.counts());
         numbers.events.insert("stranger_queue_full", self.strangers.lost());
+        numbers.events.insert("record_entries_lost", self.records.lost());
+        numbers.gauges.push(("record_entries_waiting", self.records.waiting()));
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -427,10 +430,10 @@ impl Shell {
                     "unlock"
                 );
                 // The writer is gone only when the server is.
-                let _ = self.records.send(Entry::Ended(record));
+                self.records.write(Entry::Ended(record));
             }
-            Publication::Asked(record) => drop(self.records.send(Entry::Asked(record))),
-            Publication::Watched(watched) => drop(self.records.send(Entry::Watched(watched))),
+            Publication::Asked(record) => self.records.write(Entry::Asked(record)),
+            Publication::Watched(watched) => self.records.write(Entry::Watched(watched)),
             // The receiver is gone only when the server is.
             Publication::Event(event) => drop(self.events.send(Said::Event(event))),
             Publication::Passage(passage) => drop(self.events.send(Said::Passage(passage))),

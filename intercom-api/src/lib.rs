@@ -19,6 +19,7 @@ pub mod model;
 pub mod pictures;
 pub mod profile;
 pub mod record;
+pub mod recorder;
 pub mod room;
 pub mod serve;
 pub mod softphone;

@@ -58,6 +58,27 @@ enum Command {
         #[arg(long)]
         expect: Option<String>,
     },
+    /// Copy the database as it is now, also while the server runs.
+    Backup {
+        /// Must not be there yet.
+        file: PathBuf,
+    },
+    /// Write what is provisioned as JSON lines, passwords in clear text; also while the server runs.
+    Export {
+        /// Must not be there yet; none or `-`: stdout.
+        file: Option<PathBuf>,
+        /// Leave out passwords and codes that open doors.
+        #[arg(long)]
+        without_passwords: bool,
+    },
+    /// Read what `export` wrote, all of it or nothing. The server must not run.
+    Import {
+        /// `-`: stdin.
+        file: PathBuf,
+        /// What is there already and differs is replaced; otherwise it is refused.
+        #[arg(long)]
+        replace: bool,
+    },
     /// Seal all passwords of the database with a new key, and put that in the place of the present one. The server must not run.
     RotateKey,
     /// Started by the server itself: decodes pictures of doors, apart from everything else.
@@ -97,6 +118,9 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::PictureHelper => pictures::helper::run(),
         Command::VerifyRecords { expect } => verify_records(&config, expect.as_deref()),
+        Command::Backup { file } => finish(maintain::backup(&config, &file)),
+        Command::Export { file, without_passwords } => finish(maintain::export(&config, file.as_deref(), !without_passwords)),
+        Command::Import { file, replace } => finish(maintain::import(&config, &file, replace)),
         Command::RotateKey => finish(maintain::rotate_key(&config)),
         Command::Serve => run(&config, options.log),
     }

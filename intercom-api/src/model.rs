@@ -24,6 +24,12 @@ impl Number {
         &self.0
     }
 
+    /// Can this be one: short enough, and as it goes into SIP URIs and headers, without what would end one?
+    pub fn fits(text: &str) -> bool {
+        let ends = |c: char| c.is_control() || c.is_whitespace() || "<>\"@:;,?/\\%".contains(c);
+        (1..=Number::MAX).contains(&text.len()) && text.is_ascii() && !text.contains(ends)
+    }
+
     /// The same text, not a copy of it.
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()

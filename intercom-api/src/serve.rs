@@ -15,7 +15,7 @@ use crate::live::Live;
 use crate::lock::Held;
 use crate::pictures::Pictures;
 use crate::pictures::album::{Album, Retention};
-use crate::record::Entry;
+use crate::recorder::Recorder;
 use crate::store::Store;
 use crate::switchboard::{Parts, Switchboard};
 use crate::transport::Counts;
@@ -42,9 +42,6 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Holds the key and secret of the app that was made at the first start.
 const FIRST_APP: &str = "first-app.txt";
-
-/// When entries of the record are tried once more, and at last given up.
-const WRITE_AGAIN: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
 
 /// Runs the server until SIGTERM or SIGINT has drained it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
@@ -124,9 +121,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         nonce_key: keyfile::read_or_make(&config.top.data_dir.join("nonce.key")).context("nonce.key")?,
         epoch,
     };
-    let (records, unwritten) = mpsc::unbounded_channel::<Entry>();
+    let (records, unwritten) = Recorder::new();
     let (acknowledge, committed) = mpsc::unbounded_channel();
-    let recording = tokio::spawn(write_records(store.clone(), unwritten, acknowledge));
+    let recording = tokio::spawn(unwritten.run(store.clone(), acknowledge));
     // Whatever lies where we were started from now: the helper is this program, not the next version of it.
     let (pictures, studio) = Pictures::new(album(config), store.clone(), "/proc/self/exe".into());
     let (stop_pictures, pictures_stopped) = oneshot::channel();
@@ -186,7 +183,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let doorkeeper = Arc::new(doorkeeper(config, &store).await?);
     let draining: Arc<AtomicBool> = Arc::default();
     let state = ApiState {
-        store,
+        store: store.clone(),
         control,
         live,
         pictures,
@@ -237,6 +234,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     log.close();
     let _ = stop_http.send(());
     http.await?;
+    store.settle().await;
     Ok(())
 }
 
@@ -277,32 +275,6 @@ fn show(path: &Path, app: &config::App) -> std::io::Result<()> {
 pub fn album(config: &Config) -> Album {
     let retention = Retention { days: config.records.keep_days, bytes: i64::from(config.records.snapshots_mb) * 1_000_000 };
     Album::new(config.top.data_dir.join("snapshots"), retention)
-}
-
-/// Writes what signalling says into the record until it has no more to say. What came while the disk was busy is written with
-/// the next commit, all of it.
-async fn write_records(store: Store, mut entries: mpsc::UnboundedReceiver<Entry>, acknowledge: mpsc::UnboundedSender<Vec<u64>>) {
-    let mut some = Vec::new();
-    while entries.recv_many(&mut some, 256).await > 0 {
-        let count = some.len();
-        let awaited: Vec<u64> = some.iter().filter_map(Entry::awaited).collect();
-        let mut written = store.append(some.clone()).await;
-        // The store may have had too much to do, or the disk.
-        for pause in WRITE_AGAIN {
-            if written.is_err() {
-                tokio::time::sleep(pause).await;
-                written = store.append(some.clone()).await;
-            }
-        }
-        some.clear();
-        match written {
-            // Who waits for what is lost waits in vain, and is told all the same.
-            Err(error) => tracing::error!(%error, count, "entries of the record are lost"),
-            // The SIP thread is gone: nobody waits.
-            Ok(()) if !awaited.is_empty() => drop(acknowledge.send(awaited)),
-            Ok(()) => {}
-        }
-    }
 }
 
 /// Opens the listeners of all streams.

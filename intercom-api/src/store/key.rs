@@ -30,33 +30,56 @@ pub enum KeyError {
     Wrong(String),
 }
 
-/// The key of this database; `given`: not from a file.
+/// The key of this database, after what a change of keys has left is cleared away; `given`: not from a file.
 pub(super) fn find(c: &Connection, database: &Path, given: Option<&Key>) -> Result<Seal, KeyError> {
-    if let Some(key) = given {
-        let seal = Seal::new(key);
-        return if seal::fits(c, &seal)? == Some(false) { Err(KeyError::Wrong("store.key".into())) } else { Ok(seal) };
-    }
     let (path, next) = (database.with_file_name(SECRETS_FILE), database.with_file_name(NEXT_FILE));
-    let present = read(&path)?;
-    let sealed = |seal: &Seal| seal::fits(c, seal);
-    match present {
-        Some(seal) if sealed(&seal)? != Some(false) => {
-            // A change of keys that did not come to its commit.
+    match look(c, database, given)? {
+        Found::Given(seal) => Ok(seal),
+        Found::Present(seal) => {
+            // A change that did not come to its commit.
             remove(&next)?;
             Ok(seal)
         }
-        None if sealed(&Seal::new(&Key::default()))?.is_none() => {
-            keyfile::make(&path).map(|key| Seal::new(&key)).map_err(|error| KeyError::File(path, error))
-        }
-        present => match read(&next) {
+        Found::Next(seal) => {
             // One that did.
-            Ok(Some(seal)) if sealed(&seal)? == Some(true) => {
-                keyfile::rename(&next, &path).map_err(|error| KeyError::File(path, error))?;
-                Ok(seal)
-            }
-            _ if present.is_some() => Err(KeyError::Wrong(path.display().to_string())),
-            _ => Err(KeyError::Missing(path)),
-        },
+            keyfile::rename(&next, &path).map_err(|error| KeyError::File(path, error))?;
+            Ok(seal)
+        }
+        Found::NoneYet => keyfile::make(&path).map(|key| Seal::new(&key)).map_err(|error| KeyError::File(path, error)),
+    }
+}
+
+/// The same for who only reads beside a server.
+pub(super) fn read_only(c: &Connection, database: &Path, given: Option<&Key>) -> Result<Seal, KeyError> {
+    match look(c, database, given)? {
+        Found::Given(seal) | Found::Present(seal) | Found::Next(seal) => Ok(seal),
+        Found::NoneYet => Err(KeyError::Missing(database.with_file_name(SECRETS_FILE))),
+    }
+}
+
+enum Found {
+    Given(Seal),
+    Present(Seal),
+    Next(Seal),
+    /// Nothing is sealed, and there is no key.
+    NoneYet,
+}
+
+fn look(c: &Connection, database: &Path, given: Option<&Key>) -> Result<Found, KeyError> {
+    let fits = |seal: &Seal| seal::fits(c, seal);
+    if let Some(seal) = given.map(Seal::new) {
+        return if fits(&seal)? == Some(false) { Err(KeyError::Wrong("store.key".into())) } else { Ok(Found::Given(seal)) };
+    }
+    let (path, next) = (database.with_file_name(SECRETS_FILE), database.with_file_name(NEXT_FILE));
+    let wrong = match read(&path)? {
+        Some(seal) if fits(&seal)? != Some(false) => return Ok(Found::Present(seal)),
+        None if fits(&Seal::new(&Key::default()))?.is_none() => return Ok(Found::NoneYet),
+        Some(_) => KeyError::Wrong(path.display().to_string()),
+        None => KeyError::Missing(path),
+    };
+    match read(&next) {
+        Ok(Some(seal)) if fits(&seal)? == Some(true) => Ok(Found::Next(seal)),
+        _ => Err(wrong),
     }
 }
 

@@ -5,13 +5,16 @@
 
 mod access;
 mod apps;
+pub mod backup;
 mod bindings;
 mod chain;
 mod change;
 mod communities;
 mod devices;
 mod events;
+pub mod exchange;
 mod hooks;
+mod import;
 mod key;
 mod lists;
 mod records;
@@ -29,6 +32,7 @@ pub use communities::TOKEN_MS;
 pub use devices::{Device, DeviceKey, DeviceNames};
 pub use events::WantedPassages;
 pub use hooks::{Configured, Dead, Hook, Origin, new_hook_id};
+pub use import::{Imported, import};
 pub use key::{KeyError, SECRETS_FILE, rotate};
 pub use lists::{AccountsWanted, DoorsWanted, GroupsWanted};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
@@ -89,6 +93,11 @@ pub enum OpenError {
     Key(std::io::Error),
     #[error(transparent)]
     Secrets(#[from] KeyError),
+    #[error(
+        "{path} is damaged ({why}). Keep a copy of it and put the last backup in its place, without {path}-wal and {path}-shm, \
+         beside the secrets.key and records.key of that time"
+    )]
+    Damaged { path: String, why: String },
     #[error("no thread for it: {0}")]
     Thread(std::io::Error),
 }
@@ -149,6 +158,14 @@ impl Store {
             Ok(value)
         };
         self.run(move |connection| durably(connection, &seal, job)).await
+    }
+
+    /// At the end of the server: what is in the log goes into the database, so that one file is all of it.
+    pub async fn settle(&self) {
+        let settled = self.run(|connection| Ok(seal::truncate_log(connection)?)).await;
+        if let Err(error) = settled {
+            tracing::warn!(%error, "the log of the database stays; the next start reads it");
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -219,14 +236,29 @@ impl Store {
 
 /// A connection that is ready for work: the file whole, its key the right one, of the present version.
 fn open(path: &Path, secrets: Option<&Key>) -> Result<(Connection, Seal), OpenError> {
-    let mut connection = Connection::open(path)?;
-    schema::prepare(&connection)?;
-    let seal = key::find(&connection, path, secrets)?;
-    schema::migrate(&mut connection, &seal)?;
-    if let Err(error) = seal::wipe(&connection) {
-        tracing::warn!(%error, "what was rewritten is still in free pages of the database; the next start tries again");
-    }
-    Ok((connection, seal))
+    let damaged = |why: String| OpenError::Damaged { path: path.display().to_string(), why };
+    let prepared = || {
+        let mut connection = Connection::open(path)?;
+        schema::prepare(&connection)?;
+        if let Some(why) = schema::damage(&connection)? {
+            return Err(damaged(why));
+        }
+        let seal = key::find(&connection, path, secrets)?;
+        schema::migrate(&mut connection, &seal)?;
+        if let Err(error) = seal::wipe(&connection) {
+            tracing::warn!(%error, "what was rewritten is still in free pages of the database; the next start tries again");
+        }
+        Ok((connection, seal))
+    };
+    prepared().map_err(|error| match error {
+        OpenError::Sqlite(error) if is_damage(&error) => damaged(error.to_string()),
+        OpenError::Secrets(KeyError::Sqlite(error)) if is_damage(&error) => damaged(error.to_string()),
+        error => error,
+    })
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
 }
 
 fn committed<T>(

@@ -125,6 +125,9 @@ const MIGRATIONS: &[&str] = &[
 const SEAL: &str = "ALTER TABLE account DROP COLUMN password; ALTER TABLE account RENAME COLUMN sealed TO password;
      ALTER TABLE door DROP COLUMN password; ALTER TABLE door RENAME COLUMN sealed TO password;";
 
+/// Bytes of the write-ahead log that stay when all of it is in the database.
+const LOG_SIZE: i64 = 16 << 20;
+
 /// From this version on a database belongs to one key.
 pub const SEALED_SINCE: i64 = 8;
 
@@ -140,7 +143,24 @@ pub fn prepare(connection: &Connection) -> Result<(), OpenError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // After a large write, or while somebody read for long, the log is large; it need not stay so.
+    connection.pragma_update(None, "journal_size_limit", LOG_SIZE)?;
     Ok(())
+}
+
+/// What is wrong with the file, if anything is. Rows that lead nowhere are told but stop nobody: doors must open.
+pub fn damage(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Ok(Some(found.trim().to_owned()));
+    }
+    let mut query = connection.prepare("PRAGMA foreign_key_check")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+        tracing::error!(table, parent, "a row names another that is not there; `doorline export` shows what there is");
+    }
+    Ok(None)
 }
 
 /// Brings a database to the present version.

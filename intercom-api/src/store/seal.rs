@@ -202,7 +202,7 @@ pub(super) fn wipe(c: &Connection) -> rusqlite::Result<()> {
 }
 
 /// What is in the write-ahead log goes into the database, and the log is empty.
-fn truncate_log(c: &Connection) -> rusqlite::Result<()> {
+pub(super) fn truncate_log(c: &Connection) -> rusqlite::Result<()> {
     let busy: i64 = c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy == 0 { Ok(()) } else { Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(5), None)) }
 }

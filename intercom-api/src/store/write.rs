@@ -4,7 +4,7 @@ use super::*;
 use std::collections::BTreeSet;
 
 /// Members of one group (spec admin-api.md OPEN-22).
-const MAX_MEMBERS: usize = 32;
+pub(super) const MAX_MEMBERS: usize = 32;
 
 /// An account with chosen number and password (D-35).
 #[derive(Clone, Debug, PartialEq, Eq)]
