@@ -11,6 +11,7 @@ pub use events::{Events, Mqtt, Webhook};
 
 use crate::keyfile::{self, Key};
 use crate::model::Secret;
+use crate::store::MAX_MEMBERS;
 use crate::switchboard::limits::SOURCE_RATE;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -92,6 +93,7 @@ pub struct Api {
     /// 0: no limit.
     pub rate: u32,
     pub server_port: bool,
+    pub group_members: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -197,6 +199,7 @@ impl Default for Api {
             users: Vec::new(),
             rate: 1000,
             server_port: false,
+            group_members: 32,
         }
     }
 }
@@ -251,6 +254,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("api", "rate", "requests a second of one app or user; more get 429; 0: no limit"),
     ("api", "server_port", "lists of a group's accounts have `serverPort` beside `sipPort`, for clients that read only that"),
+    ("api", "group_members", "most members of a group (1-64); all of them ring at once"),
     ("ring", "timeout_s", "a call that nobody answers ends after so many seconds (1-180)"),
     ("ring", "tone", "what the visitor hears while it rings: ringback or none"),
     ("talk", "limit_s", "longest talk in seconds (10-3600)"),
@@ -466,6 +470,9 @@ fn check(config: &Config, sources: &Sources<'_>, problems: &mut Vec<Problem>) {
         wrong("api", "tls", "needs tls.cert and tls.key".into());
     }
     callers::check(&config.api, &mut wrong);
+    if !(1..=MAX_MEMBERS).contains(&config.api.group_members) {
+        wrong("api", "group_members", format!("{} is not within 1-{MAX_MEMBERS}", config.api.group_members));
+    }
     if !(1..=180).contains(&config.ring.timeout_s) {
         wrong("ring", "timeout_s", format!("{} is not within 1-180", config.ring.timeout_s));
     }

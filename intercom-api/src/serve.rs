@@ -55,6 +55,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     // Before anything is read: what lies there is ours until the end.
     let _held = Held::new(&config.top.data_dir)?;
     let store = Store::open_with(&database(config), config.store.key().as_ref()).context("the database")?;
+    let store = store.with_group_members(config.api.group_members);
     store.close_open_wishes().await.context("the database")?;
     let mut directory = Directory::default();
     directory.apply(store.load().await.context("the database")?);

@@ -222,6 +222,20 @@ async fn a_room_made_through_the_api_can_be_rung_at_once() {
     assert!(server.stop());
 }
 
+/// OPEN-22: 32 members unless said.
+#[test]
+fn a_group_is_full_at_some_time() {
+    let server =
+        Server::start(Path::new(env!("CARGO_BIN_EXE_doorline")), "127.0.4.31", "10000-10099", &[("API__GROUP_MEMBERS", "2")]);
+    server.provision(&[("101", 0), ("102", 0), ("103", 0)], "room", &["101", "102"]);
+    let add = json!({"groupID": "room", "sipNumberList": ["103"]});
+    let (status, reply) = server.try_api("POST", "/entrance/paas/sipservice/group/sip/add", Some(&add)).unwrap();
+    assert_eq!((status, &reply["code"]), (400, &json!(400)), "{reply}");
+    assert_eq!(server.api("GET", "/v1/groups/room", None)["members"], json!(["101", "102"]));
+    let again = json!({"groupID": "room", "sipNumberList": ["101", "102"]});
+    assert_eq!(server.try_api("POST", "/entrance/paas/sipservice/group/sip/add", Some(&again)).unwrap().0, 200, "they are in it");
+}
+
 /// Spec admin-api.md §11: two scales for one thing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_door_unit_is_not_activated_online_offline_or_disabled() {

@@ -57,6 +57,7 @@ impl Store {
         id: String,
         patch: GroupPatch,
     ) -> Result<(Group, Vec<DirectoryChange>), StoreError> {
+        let most = self.group_members;
         self.transact(move |t| {
             let group = own_group(t, &tenant, &id)?;
             if let Some(name) = patch.name {
@@ -64,7 +65,7 @@ impl Store {
             }
             if let Some(members) = patch.members {
                 t.execute("DELETE FROM member WHERE group_id = ?1", [&id])?;
-                insert_members(t, &tenant, &group.app, &id, &members)?;
+                insert_members(t, &tenant, &group.app, &id, &members, most)?;
             }
             let group = read_group(t, &id)?.ok_or(StoreError::Unavailable)?;
             let changes = vec![DirectoryChange::PutGroup(group.clone())];

@@ -38,7 +38,7 @@ pub use lists::{AccountsWanted, DoorsWanted, GroupsWanted};
 pub use snapshots::{BY_RETENTION, ON_REQUEST};
 pub use spaces::Space;
 pub use units::{DoorUnit, RoomFilter};
-pub use write::NewAccount;
+pub use write::{MAX_MEMBERS, NewAccount};
 
 use crate::keyfile::Key;
 use crate::model::{Account, AccountType, App, DirectoryChange, Group, Number, Secret, Tenant};
@@ -110,6 +110,8 @@ pub struct Store {
     jobs: mpsc::SyncSender<Job>,
     key: RecordKey,
     seal: Arc<Seal>,
+    /// Most members of one group.
+    group_members: usize,
 }
 
 /// Beside the database: signs the record (D-29).
@@ -133,7 +135,12 @@ impl Store {
             }
         };
         std::thread::Builder::new().name("store".into()).spawn(work).map_err(OpenError::Thread)?;
-        Ok(Store { jobs, key, seal: Arc::new(seal) })
+        Ok(Store { jobs, key, seal: Arc::new(seal), group_members: write::GROUP_MEMBERS })
+    }
+
+    /// The same store with another limit (`api.group_members`).
+    pub fn with_group_members(self, most: usize) -> Store {
+        Store { group_members: most, ..self }
     }
 
     /// Runs one transaction on the store's thread: committed when the job says Ok.

@@ -3,8 +3,10 @@
 use super::*;
 use std::collections::BTreeSet;
 
-/// Members of one group (spec admin-api.md OPEN-22).
-pub(super) const MAX_MEMBERS: usize = 32;
+/// Members of one group, unless [`Store::with_group_members`] says otherwise (spec admin-api.md OPEN-22).
+pub(super) const GROUP_MEMBERS: usize = 32;
+/// What it may say at most: what one call can ring.
+pub const MAX_MEMBERS: usize = 64;
 
 /// An account with chosen number and password (D-35).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ impl Store {
         self.transact(move |t| {
             let mut groups = Vec::new();
             while groups.len() < count {
-                match insert_group(t, &tenant, &invent('g', 11)?, &[], None, now_ms) {
+                match insert_group(t, &tenant, &invent('g', 11)?, None, now_ms) {
                     Ok(group) => groups.push(group),
                     Err(StoreError::Conflict(_)) => {}
                     Err(error) => return Err(error),
@@ -100,10 +102,13 @@ impl Store {
         groups: Vec<(String, Vec<String>, Option<String>)>,
         now_ms: i64,
     ) -> Result<(Vec<Group>, Vec<DirectoryChange>), StoreError> {
+        let most = self.group_members;
         self.transact(move |t| {
             let mut added = Vec::new();
             for (id, members, name) in groups {
-                added.push(insert_group(t, &tenant, &id, &members, name, now_ms)?);
+                insert_group(t, &tenant, &id, name, now_ms)?;
+                insert_members(t, &tenant, &tenant.app, &id, &members, most)?;
+                added.extend(read_group(t, &id)?);
             }
             let changes = added.iter().cloned().map(DirectoryChange::PutGroup).collect();
             Ok((added, changes))
@@ -118,9 +123,10 @@ impl Store {
         id: String,
         numbers: Vec<String>,
     ) -> Result<Vec<DirectoryChange>, StoreError> {
+        let most = self.group_members;
         self.transact(move |t| {
             let group = own_group(t, &tenant, &id)?;
-            insert_members(t, &tenant, &group.app, &id, &numbers)?;
+            insert_members(t, &tenant, &group.app, &id, &numbers, most)?;
             Ok(read_group(t, &id)?.map(DirectoryChange::PutGroup).into_iter().collect())
         })
         .await
@@ -211,14 +217,7 @@ fn insert_account(t: &Tx<'_>, tenant: &Tenant, new: NewAccount, now_ms: i64) -> 
     })
 }
 
-fn insert_group(
-    t: &Tx<'_>,
-    tenant: &Tenant,
-    id: &str,
-    members: &[String],
-    name: Option<String>,
-    now_ms: i64,
-) -> Result<Group, StoreError> {
+fn insert_group(t: &Tx<'_>, tenant: &Tenant, id: &str, name: Option<String>, now_ms: i64) -> Result<Group, StoreError> {
     if read_group(t, id)?.is_some() {
         return Err(StoreError::Conflict(format!("group {id} exists")));
     }
@@ -227,12 +226,18 @@ fn insert_group(
     }
     let mut insert = t.prepare_cached("INSERT INTO sip_group (id, name, created_ms, app) VALUES (?1, ?2, ?3, ?4)")?;
     insert.execute((id, &name, now_ms, &*tenant.app))?;
-    insert_members(t, tenant, &tenant.app, id, members)?;
     read_group(t, id)?.ok_or(StoreError::Unavailable)
 }
 
 /// Only app accounts (spec admin-api.md §5.7), and of the group's own app: who may use both must not mix them either.
-pub(super) fn insert_members(t: &Tx<'_>, tenant: &Tenant, app: &str, id: &str, numbers: &[String]) -> Result<(), StoreError> {
+pub(super) fn insert_members(
+    t: &Tx<'_>,
+    tenant: &Tenant,
+    app: &str,
+    id: &str,
+    numbers: &[String],
+    most: usize,
+) -> Result<(), StoreError> {
     for number in numbers {
         let account = own_account(t, tenant, number)?;
         same_app(&account.app, app, &format!("{number} and the group"))?;
@@ -246,8 +251,8 @@ pub(super) fn insert_members(t: &Tx<'_>, tenant: &Tenant, app: &str, id: &str, n
         insert.execute((id, number))?;
     }
     let members: i64 = t.query_row("SELECT count(*) FROM member WHERE group_id = ?1", [id], |row| row.get(0))?;
-    if members > MAX_MEMBERS as i64 {
-        return Err(StoreError::Invalid(format!("a group has at most {MAX_MEMBERS} members")));
+    if usize::try_from(members).is_ok_and(|members| members > most) {
+        return Err(StoreError::Invalid(format!("a group has at most {most} members")));
     }
     Ok(())
 }
