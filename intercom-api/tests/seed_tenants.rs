@@ -51,7 +51,7 @@ fn about_a() -> Vec<(String, Value)> {
 }
 
 async fn two_apps() -> (Gateway, Client, Client) {
-    let gateway = Gateway::start();
+    let gateway = Gateway::start().await;
     gateway.provision(&app("a").tenant, "-a").await;
     gateway.provision(&app("b").tenant, "-b").await;
     let (a, b) = (gateway.of(app("a")).await, gateway.of(app("b")).await);

@@ -77,7 +77,7 @@ fn spoiled(params: &Map<String, Value>, fields: &'static [Field]) -> Vec<(Value,
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_field_of_every_endpoint_is_checked_and_nothing_changes() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::start().await;
     gateway.provision(&owner().tenant, "").await;
     let client = gateway.of(owner()).await;
     let before = gateway.dump();
@@ -100,7 +100,7 @@ async fn every_field_of_every_endpoint_is_checked_and_nothing_changes() {
 /// Spec admin-api.md §13.1, row by row; what needs another application is in `seed_tenants.rs`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_validation_table_holds() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::start().await;
     gateway.provision(&owner().tenant, "").await;
     gateway.provision(&owner().tenant, "-2").await;
     let client = gateway.of(owner()).await;
@@ -193,7 +193,7 @@ fn add(client: &Client, query: &str, head: &str, body: impl AsRef<[u8]>) -> u64 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nonsense_is_refused_in_the_envelope_and_changes_nothing() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::start().await;
     let client = gateway.of(owner()).await;
     let deep = |n: usize| format!("{{\"count\":1,\"x\":{}{}}}", "[".repeat(n), "]".repeat(n));
     let bodies: Vec<Vec<u8>> = vec![
@@ -251,7 +251,7 @@ async fn nonsense_is_refused_in_the_envelope_and_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn passwords_are_for_those_who_may_see_them() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::start().await;
     gateway.provision(&owner().tenant, "").await;
     let operator = Caller { name: "operator".into(), may: May { own: false, passwords: false, pictures: false }, ..owner() };
     let operator = gateway.of(operator).await;

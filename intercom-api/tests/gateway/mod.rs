@@ -5,9 +5,10 @@
 use axum::routing::any;
 use axum::{Extension, Router};
 use fixtures::process::Folder;
-use intercom_api::config::Api;
+use intercom_api::config::{Api, Config};
 use intercom_api::control::{Answer, Control, Order};
 use intercom_api::directory::Directory;
+use intercom_api::events;
 use intercom_api::http::caller::{Caller, Doorkeeper, May};
 use intercom_api::http::{ApiState, seed};
 use intercom_api::live::Live;
@@ -43,7 +44,7 @@ pub fn app(key: &str) -> Caller {
 }
 
 impl Gateway {
-    pub fn start() -> Gateway {
+    pub async fn start() -> Gateway {
         let folder = Folder::new("gateway");
         let store = Store::open(&folder.path().join("doorline.sqlite")).unwrap();
         let album = Album::new(folder.path().join("snapshots"), Retention { days: 1, bytes: 1 });
@@ -68,7 +69,9 @@ impl Gateway {
                 let _ = reply.send(answer);
             }
         });
+        let (events, _, _) = events::start(&Config::default(), &store).await.unwrap();
         let state = ApiState {
+            events,
             store,
             control,
             live: Arc::new(Live::default()),
