@@ -16,7 +16,7 @@ use crate::lock::Held;
 use crate::pictures::Pictures;
 use crate::pictures::album::{Album, Retention};
 use crate::recorder::Recorder;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::switchboard::{Parts, Switchboard};
 use crate::transport::Counts;
 use crate::transport::listener::{Gate, Limits, Listener};
@@ -46,7 +46,8 @@ const FIRST_APP: &str = "first-app.txt";
 /// Runs the server until SIGTERM or SIGINT has drained it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     // TLS, HTTP and the like; signalling has a thread of its own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).on_thread_start(store::step_back).enable_all().build()?;
     runtime.block_on(serve(config))
 }
 

@@ -130,6 +130,7 @@ impl Store {
         durably(&mut connection, &seal, |t| chain::begin(t, key, key_was_there))?;
         let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE);
         let work = move || {
+            step_back();
             for job in queue {
                 job(&mut connection);
             }
@@ -239,6 +240,12 @@ impl Store {
         })
         .await
     }
+}
+
+/// For threads that serve the API: where the core is short, packets and signalling have it first, or phones would notice every
+/// large import of a platform. (A thread's own on Linux; where it is refused, all are equal.)
+pub fn step_back() {
+    let _ = rustix::process::setpriority_process(None, 10);
 }
 
 /// A connection that is ready for work: the file whole, its key the right one, of the present version.
