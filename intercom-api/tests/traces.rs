@@ -69,8 +69,7 @@ fn check_events(world: &World) -> Result<(), String> {
 /// What others are told of calls in this world, without ids and moments. Two phones that answer at once may win either.
 fn story(world: &World) -> Vec<(Kind, String, Option<String>)> {
     let of_calls = world.events.iter().filter(|event| event.call.is_some());
-    let mut all: Vec<_> =
-        of_calls.map(|event| (event.kind, event.target.text().to_owned(), event.reason.clone())).collect();
+    let mut all: Vec<_> = of_calls.map(|event| (event.kind, event.target.text().to_owned(), event.reason.clone())).collect();
     all.sort();
     all
 }
