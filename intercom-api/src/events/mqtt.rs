@@ -50,8 +50,9 @@ impl Broker {
         let user = user.map(|user| user.split_once(':').unwrap_or((user, "")));
         let user = user.map(|(name, password)| (name.to_owned(), Secret::new(password)));
         let uri: axum::http::uri::Authority = place.parse().map_err(|_| "has no host")?;
+        let odd_port = place.len() > uri.host().len() && uri.port_u16().is_none();
         let host = uri.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() || place.contains('/') || uri.port().is_some() && uri.port_u16().is_none() {
+        if host.is_empty() || place.contains('/') || odd_port {
             return Err("has no host, or an odd port");
         }
         Ok(Broker { tls, host, port: uri.port_u16().unwrap_or(if tls { 8883 } else { 1883 }), user })

@@ -53,8 +53,9 @@ impl Address {
         if authority.as_str().contains('@') {
             return Err("url holds a user or password");
         }
+        let odd_port = authority.as_str().len() > authority.host().len() && authority.port_u16().is_none();
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() || authority.port().is_some() && authority.port_u16().is_none() {
+        if host.is_empty() || odd_port {
             return Err("url has no host, or an odd port");
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
