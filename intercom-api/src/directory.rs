@@ -1,7 +1,7 @@
 //! [`Directory`]: accounts, groups, rooms and doors in memory, owned by the Switchboard and changed only by
 //! [`Directory::apply`], one batch per API call (D-30). No rebuild: a change costs what it changes.
 
-use crate::model::{Access, Account, DirectoryChange, Group, Number};
+use crate::model::{Access, Account, AccountType, DirectoryChange, Group, Number};
 use crate::room;
 use std::collections::{BTreeMap, HashMap};
 
@@ -98,9 +98,13 @@ impl Directory {
         self.accounts.get(number)
     }
 
-    /// All of them, in no order.
-    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
-        self.accounts.values()
+    /// All door units, by number.
+    #[allow(clippy::disallowed_methods)] // sorted
+    pub fn doors(&self) -> Vec<Number> {
+        let doors = self.accounts.values().filter(|account| account.kind == AccountType::Door);
+        let mut doors: Vec<Number> = doors.map(|account| account.number.clone()).collect();
+        doors.sort_unstable();
+        doors
     }
 
     pub fn access(&self, number: &str) -> Option<&Access> {
@@ -143,7 +147,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AccountType, Secret};
+    use crate::model::Secret;
 
     fn account(number: &str, password: &str) -> DirectoryChange {
         DirectoryChange::PutAccount(Account {

@@ -73,7 +73,7 @@ async fn complete(log: Arc<Log>, store: Store, mut passages: mpsc::UnboundedRece
                 vec![*passage]
             }
         };
-        all.into_iter().for_each(|passage| log.push(unix_us(), What::Passage(passage)));
+        all.into_iter().for_each(|passage| log.push(unix_us(), What::Passage(Box::new(passage))));
     }
 }
 

@@ -30,7 +30,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 #[serde(rename_all = "lowercase")]
 pub enum What {
     Event(Event),
-    Passage(Passage),
+    Passage(Box<Passage>),
 }
 
 impl What {
@@ -376,7 +376,7 @@ mod tests {
         let store = Store::open(&folder.join("db")).unwrap();
         let log = Log::new(0);
         log.push(7, event(Kind::Answered, "c", "key"));
-        log.push(8, What::Passage(Passage { at_ms: 9, account: "u".into(), app: "key".into(), ..Passage::default() }));
+        log.push(8, What::Passage(Box::new(Passage { at_ms: 9, account: "u".into(), app: "key".into(), ..Passage::default() })));
         let told = log.after(0).unwrap();
         write_all(&log, &store).await;
         let tenant = Tenant { app: "key".into(), all: false };

@@ -231,7 +231,6 @@ fn topic(prefix: &str, uid: &str, what: &What) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::passage::Passage;
 
     #[test]
     fn urls_of_brokers() {
@@ -248,7 +247,7 @@ mod tests {
 
     #[test]
     fn topics_are_those_of_the_spec() {
-        let passage = What::Passage(Passage::default());
+        let passage = What::Passage(Box::default());
         assert_eq!(topic("", "u1", &passage), "/broadcast/u1/homelink/videointercom");
         assert_eq!(topic("site", "a/#", &passage), "site/broadcast/a__/homelink/videointercom");
     }

@@ -28,7 +28,7 @@ impl Store {
             let mut write = t.prepare_cached(sql)?;
             for logged in events {
                 let body = serde_json::to_string(&logged.what).map_err(|_| StoreError::Unavailable)?;
-                write.execute((logged.id, logged.kind().code(), logged.at_ms(), &*logged.app(), body))?;
+                write.execute((logged.id, logged.kind().code(), logged.at_ms(), &**logged.app(), body))?;
             }
             Ok(())
         })
@@ -73,7 +73,7 @@ impl Store {
             let rows = query.query_map((from, to, tenant.all, &*tenant.app, below), read_event)?;
             let logged: Vec<Logged> = rows.collect::<Result<_, _>>()?;
             let passages = logged.into_iter().filter_map(|logged| match logged.what {
-                What::Passage(passage) => Some(Passage { id: logged.id, ..passage }),
+                What::Passage(passage) => Some(Passage { id: logged.id, ..*passage }),
                 What::Event(_) => None,
             });
             Ok(passages.collect())

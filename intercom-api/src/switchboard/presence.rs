@@ -17,9 +17,7 @@ impl Absence {
     /// Whoever is a door and is not there yet has as long as one that leaves now.
     pub fn new(after: Option<Duration>, now: Instant, directory: &Directory) -> Absence {
         let mut absence = Absence { after, away: Timers::default() };
-        for door in directory.accounts().filter(|account| account.kind == AccountType::Door) {
-            absence.leaves(now, &door.number);
-        }
+        directory.doors().iter().for_each(|door| absence.leaves(now, door));
         absence
     }
 
@@ -41,10 +39,10 @@ impl Switchboard {
     pub(super) fn expect_doors(&mut self, now: Instant, changes: &[DirectoryChange]) {
         for change in changes {
             match change {
-                DirectoryChange::PutAccount(new) if new.kind == AccountType::Door => {
-                    if self.directory.account(new.number.as_str()).is_none() {
-                        self.absence.leaves(now, &new.number);
-                    }
+                DirectoryChange::PutAccount(Account { number, kind: AccountType::Door, .. })
+                    if self.directory.account(number.as_str()).is_none() =>
+                {
+                    self.absence.leaves(now, number);
                 }
                 DirectoryChange::RemoveAccount(number) => self.absence.comes(number),
                 _ => {}
