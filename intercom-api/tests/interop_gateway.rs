@@ -1,6 +1,8 @@
 //! Clients of the gateway that nobody here wrote (`tests/clients/`) call the provisioning API: they are understood, over HTTP
 //! and HTTPS; what they signed passes once and unchanged; an app reaches only its own; and one of them builds a whole house.
 
+#![allow(clippy::disallowed_methods)] // a test with real sockets, programs and a real clock
+
 use fixtures::process::Folder;
 use fixtures::server::Server;
 use intercom_api::softphone::{Clip, Device, DeviceConfig, Happened, Order, Role};

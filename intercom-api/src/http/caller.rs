@@ -1,5 +1,5 @@
 //! [`Caller`]: who sent a request, for whom he acts and what he may see. Found out once, before any handler runs, by the
-//! [`Doorkeeper`]: a token, or the signature of an app ([`super::signature`]).
+//! [`Doorkeeper`]: a token, or the signature of an app (`signature.rs`).
 
 use super::envelope::Reply;
 use super::signature::{Nonces, Refused, Signed};

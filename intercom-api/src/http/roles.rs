@@ -109,7 +109,7 @@ impl House {
 async fn answer(mut orders: OrderReceiver) {
     while let Some((order, reply)) = orders.recv().await {
         let _ = reply.send(match order {
-            Order::Numbers => Answer::Numbers(Box::new(Numbers::default())),
+            Order::Numbers => Answer::Numbers(Box::default()),
             Order::Bans => Answer::Bans(Vec::new()),
             Order::Picture { .. } => Answer::NoPicture("nothing shown"),
             Order::Unlock { .. } => Answer::NotFound,

@@ -81,7 +81,7 @@ impl Store {
         .await
     }
 
-    /// Takes out events and passages older than their horizons, [`PRUNED`] of each at most: how many there were. Ids are moments,
+    /// Takes out events and passages older than their horizons, a bounded number of each at most: how many there were. Ids are moments,
     /// so this looks at nothing else.
     pub async fn prune_events(&self, events_before_ms: i64, passages_before_ms: i64) -> Result<usize, StoreError> {
         self.transact(move |t| {
