@@ -3,7 +3,7 @@
 use super::caller::{Caller, Doorkeeper, May};
 use super::*;
 use crate::config::Config;
-use crate::control::{Answer, Numbers, OrderReceiver};
+use crate::control::{Answer, OrderReceiver};
 use crate::events::selection::Selection;
 use crate::live::{CallId, CallView, Registration};
 use crate::model::{Account, AccountType, App, Secret, Tenant};
