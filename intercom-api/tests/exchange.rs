@@ -131,7 +131,7 @@ fn one_wrong_line_is_named_and_nothing_is_imported() {
         value
     };
     let good = [head.clone(), account("101", 0), account("d", 1)];
-    let many: Vec<String> = (0..33).map(|n| n.to_string()).collect();
+    let many: Vec<String> = (0..65).map(|n| n.to_string()).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     for (wrong, why) in [
         (json!({"kind": "account"}).to_string(), "line 4: its fields are not those of its kind"),
@@ -149,7 +149,7 @@ fn one_wrong_line_is_named_and_nothing_is_imported() {
         (group("g", &["101", "nobody"]).to_string(), "line 4: there is no account nobody"),
         (group("g", &["d"]).to_string(), "line 4: d is a door unit; only app accounts go into a group"),
         (group("g", &["101", "101"]).to_string(), "line 4: a member is named twice"),
-        (group("g", &many).to_string(), "line 4: a group has at most 32 members"),
+        (group("g", &many).to_string(), "line 4: a group has at most 64 members"),
         (group("101", &[]).to_string(), "line 4: 101 is the number of an account"),
         (with(group("g", &["101"]), "app", json!("b")).to_string(), "line 4: account 101 belongs to another application"),
         (json!({"kind": "room", "iot_id": "i", "room": "7", "group": "g"}).to_string(), "line 4: there is no group g"),

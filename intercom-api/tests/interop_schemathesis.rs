@@ -25,7 +25,8 @@ fn the_api_answers_as_it_says() {
         .args(["run", &format!("http://{}/openapi.json", server.api)])
         .args(["--header", &format!("Authorization: Bearer {BEARER}")])
         .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--seed", "7"])
-        .args(["--workers", "2", "--suppress-health-check", "all", "--continue-on-failure", "--warnings", "off", "--no-color"])
+        .args(["--workers", "1", "--suppress-health-check", "all", "--continue-on-failure", "--warnings", "off", "--no-color"])
+        // One worker: two threads of CPython 3.11 in its parser break each other now and then.
         // It has no end to wait for.
         .args(["--exclude-path", "/events"])
         .current_dir(folder.path())

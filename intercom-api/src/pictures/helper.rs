@@ -35,7 +35,8 @@ fn confine() -> io::Result<()> {
     // A server that is killed leaves nothing over, even while a picture hangs in here.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::thread::set_no_new_privs(true)?;
-    rustix::process::nice(NICENESS)?;
+    // Whatever the thread that started it has.
+    rustix::process::setpriority_process(None, NICENESS)?;
     setrlimit(Resource::As, at_most(MEMORY))?;
     setrlimit(Resource::Core, at_most(0))?;
     setrlimit(Resource::Fsize, at_most(0))?;
