@@ -1,8 +1,8 @@
-//! The HTTP API: the provisioning API as spec admin-api.md says it, our own REST face under `/v1`, and `/healthz`.
+//! The HTTP API: the provisioning API as spec admin-api.md says it, our own REST face under `/v1`, events, and `/healthz`.
 //!
 //! Reads go to the store and the read model, never to the SIP thread. A write is one transaction, then one order to the
-//! Switchboard, then the reply (D-30). Everything but `/healthz` needs the bearer token (OPEN-14; the signature comes with
-//! the API issue), `/metrics` not on the same machine (D-32).
+//! Switchboard, then the reply (D-30). Everything but `/healthz` and the empty page of `/docs` needs a token or the signature of
+//! an app (OPEN-14), `/metrics` not on the same machine (D-32).
 
 #![allow(clippy::disallowed_methods)] // a shell: owns the wall clock of `createTime`
 
