@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
