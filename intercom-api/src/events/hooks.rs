@@ -46,9 +46,7 @@ impl Hooks {
         if !hook.enabled {
             return;
         }
-        // What is the installation's own hears of everything.
-        let tenant = Tenant { all: hook.app.is_empty(), app: hook.app.clone() };
-        let cursor = Cursor::new(self.log.clone(), self.store.clone(), tenant, hook.selection, hook.cursor);
+        let cursor = Cursor::new(self.log.clone(), self.store.clone(), hook.tenant(), hook.selection, hook.cursor);
         let shared = Arc::new(Shared::at(hook.cursor));
         let id = hook.id.clone();
         let webhook = Webhook {

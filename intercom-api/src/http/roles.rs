@@ -275,3 +275,25 @@ async fn lists_show_a_tenant_what_is_his() {
     let (_, records) = house.ask(OPERATOR, "GET", "/v1/records", Value::Null).await;
     assert_eq!(records[0]["snapshot"], "c1-1", "that there is a picture is no secret");
 }
+
+/// The app that stands for the installation itself is one app among others: it hears nothing of theirs, and what the owner
+/// hears is not its business either.
+#[tokio::test]
+async fn the_first_app_is_no_owner() {
+    const FIRST: (&str, bool, May) = ("", false, May::ALL);
+    let house = House::build().await;
+    let new = json!({"url": "http://127.0.0.1:9/", "secret": "s"});
+    let add = async |who| house.ask(who, "POST", "/v1/webhooks", new.clone()).await.1["id"].as_str().unwrap().to_owned();
+    let (owners, firsts) = (add(OWNER).await, add(FIRST).await);
+    let hears = async |id: &String| house.state.store.hook(caller(OWNER).tenant, id.clone()).await.unwrap().tenant();
+    assert!(hears(&owners).await.all);
+    assert!(!hears(&firsts).await.all && !hears(&firsts).await.may("other") && hears(&firsts).await.may(""));
+    let (own, owner) = (format!("/v1/webhooks/{firsts}"), format!("/v1/webhooks/{owners}/dead"));
+    assert_eq!(house.ask(FIRST, "GET", &own, Value::Null).await.0, 200);
+    assert_eq!(house.ask(FIRST, "GET", &owner, Value::Null).await.0, 403);
+    assert_eq!(house.ask(FIRST, "GET", "/v1/webhooks", Value::Null).await.1.as_array().map(Vec::len), Some(1));
+    for path in ["/v1/accounts", "/v1/records", "/v1/calls", "/v1/registrations"] {
+        assert_eq!(house.ask(FIRST, "GET", path, Value::Null).await.1, json!([]), "{path}: that is another's");
+    }
+    assert_eq!(house.ask(FIRST, "GET", "/v1/bans", Value::Null).await.0, 403);
+}

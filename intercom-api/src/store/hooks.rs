@@ -7,8 +7,14 @@ use crate::events::selection::Selection;
 const MAX_HOOKS: i64 = 200;
 /// Of one appKey.
 const MAX_HOOKS_OF_APP: i64 = 20;
+/// Events that are counted for who asks how far behind a webhook is.
+const MOST_LAG: u32 = 10_000;
 /// Dead letters kept of one webhook, the newest.
 const MAX_DEAD: i64 = 10_000;
+
+/// Instead of an appKey: a webhook of somebody who reaches everything, which hears of everything. No appKey is written so. What is
+/// the installation's own is another thing: an app may stand for it, and hears nothing of others.
+const EVERYTHING: &str = "*";
 
 /// Where a webhook was set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,18 @@ pub struct Hook {
     pub created_ms: i64,
     /// The last event that is done with.
     pub cursor: i64,
+}
+
+impl Hook {
+    /// Whose a webhook is that somebody sets up.
+    pub fn app_of(tenant: &Tenant) -> App {
+        if tenant.all { EVERYTHING.into() } else { tenant.app.clone() }
+    }
+
+    /// What it hears of.
+    pub fn tenant(&self) -> Tenant {
+        Tenant { all: *self.app == *EVERYTHING, app: self.app.clone() }
+    }
 }
 
 /// What could not be delivered.
@@ -59,7 +77,7 @@ impl Store {
         self.transact(move |t| {
             let sql = "SELECT count(*), count(*) FILTER (WHERE app = ?1) FROM hook";
             let (all, of_app): (i64, i64) = t.query_row(sql, [&*hook.app], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            if all >= MAX_HOOKS || (!hook.app.is_empty() && of_app >= MAX_HOOKS_OF_APP) {
+            if all >= MAX_HOOKS || (!hook.tenant().all && of_app >= MAX_HOOKS_OF_APP) {
                 return Err(StoreError::Conflict("there are too many webhooks".into()));
             }
             insert_hook(t, &hook)
@@ -123,7 +141,7 @@ impl Store {
                     None => {
                         let hook = Hook {
                             id: new_hook_id()?,
-                            app: App::default(),
+                            app: EVERYTHING.into(),
                             url,
                             secret,
                             selection,
@@ -210,15 +228,15 @@ impl Store {
         self.transact(move |t| Ok(t.execute("DELETE FROM dead WHERE at_ms < ?1", [before_ms])?)).await
     }
 
-    /// How many selected events are written and not done with, and how many are dead.
+    /// How many selected events are written and not done with (at most 10,000 are counted), and how many are dead.
     pub async fn backlog(&self, hook: &Hook) -> Result<(u64, u64), StoreError> {
-        let (id, app, cursor, selection) = (hook.id.clone(), hook.app.clone(), hook.cursor, hook.selection);
+        let (id, tenant, cursor, selection) = (hook.id.clone(), hook.tenant(), hook.cursor, hook.selection);
         self.transact(move |t| {
             let sql = format!(
-                "SELECT count(*) FROM event WHERE id > ?1 AND (?2 = '' OR app = ?2) AND code IN ({})",
+                "SELECT count(*) FROM (SELECT 1 FROM event WHERE id > ?1 AND (?2 OR app = ?3) AND code IN ({}) LIMIT {MOST_LAG})",
                 super::events::codes(selection)
             );
-            let lag: i64 = t.prepare_cached(&sql)?.query_row((cursor, &*app), |row| row.get(0))?;
+            let lag: i64 = t.prepare_cached(&sql)?.query_row((cursor, tenant.all, &*tenant.app), |row| row.get(0))?;
             let dead: i64 = t.query_row("SELECT count(*) FROM dead WHERE hook = ?1", [id], |row| row.get(0))?;
             Ok((lag.unsigned_abs(), dead.unsigned_abs()))
         })

@@ -108,7 +108,7 @@ struct WebhookView {
     created_ms: i64,
     /// Id of the last event that was taken since the server started.
     last_delivered: Option<String>,
-    /// Selected events that are not done with.
+    /// Selected events that are not done with; at most 10,000 are counted.
     lag: u64,
     /// Failures since the last success, the last one, and when it is tried again.
     failures: u32,
@@ -143,7 +143,7 @@ async fn add(
     }
     let hook = Hook {
         id: new_hook_id()?,
-        app: caller.tenant.app.clone(),
+        app: Hook::app_of(&caller.tenant),
         url: new.url,
         secret: Secret::new(&new.secret),
         selection: selection(&new.events)?,
