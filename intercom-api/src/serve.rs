@@ -249,15 +249,28 @@ pub fn database(config: &Config) -> PathBuf {
 /// that only the owner reads, never in a log.
 async fn doorkeeper(config: &Config, store: &Store) -> anyhow::Result<Doorkeeper> {
     let mut api = config.api.clone();
-    if api.apps.is_empty() {
-        let (app, is_new) = store.made_app().await.context("the database")?;
-        if is_new {
-            show(&config.top.data_dir.join(FIRST_APP), &app).context(FIRST_APP)?;
+    if let Some(first) = api.apps.first() {
+        let own = store.own_app(first.key.clone()).await.context("the database")?;
+        if !api.apps.iter().any(|app| app.key == own) {
+            tracing::warn!(
+                own,
+                "the app that stood for the installation itself is not in api.apps: what is the installation's own is closed to all of them"
+            );
         }
-        api.apps.push(app);
+        return Ok(Doorkeeper::new(&api, &own));
     }
-    let first = api.apps.first().map(|app| app.key.clone()).unwrap_or_default();
-    let own = store.own_app(first).await.context("the database")?;
+    let app = match store.made_app().await.context("the database")? {
+        Some(app) => app,
+        None => {
+            let app = store::new_app().context("an app for the API")?;
+            // In this order: one that nobody has seen would be of no use to anybody.
+            show(&config.top.data_dir.join(FIRST_APP), &app).context(FIRST_APP)?;
+            store.keep_app(app.clone()).await.context("the database")?;
+            app
+        }
+    };
+    let own = app.key.clone();
+    api.apps.push(app);
     Ok(Doorkeeper::new(&api, &own))
 }
 

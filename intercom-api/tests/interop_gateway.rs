@@ -368,3 +368,29 @@ fn where_no_app_is_set_one_is_made_and_its_secret_is_shown_once() {
     assert_eq!(client.ok("/entrance/paas/sipservice/group/sip/list", json!({"groupID": "room"}))[0], account);
     assert!(server.stop());
 }
+
+/// Whoever began without an app and sets one later: it stands for the installation, as the made one did.
+#[test]
+fn the_first_app_that_is_set_takes_over_from_the_made_one() {
+    let binary = Path::new(env!("CARGO_BIN_EXE_doorline"));
+    let folder = Folder::new("later-app");
+    let start = |settings: &[(&str, &str)]| Server::start_in(binary, "127.0.0.127", "10000-10099", settings, Some(folder.path()));
+    let server = start(&[]);
+    server.provision(&[("101", 0)], "room", &["101"]);
+    assert!(server.stop());
+    let members = |server: &Server, key: &str, secret: &str| {
+        let mut client = Client::start(Kind::Npm, &format!("http://{}", server.api), key, secret);
+        client.call("/entrance/paas/sipservice/group/sip/list", "1.0.0", json!({"groupID": "room"})).0
+    };
+    let server = start(&[("API__APPS", "30000001:secret-of-one")]);
+    assert_eq!(members(&server, "30000001", "secret-of-one"), 200);
+    assert!(server.stop());
+    // From then on it is that one, also behind others, and nobody takes its place unseen.
+    let server = start(&[("API__APPS", "30000002:secret-of-two,30000001:secret-of-one")]);
+    assert_eq!((members(&server, "30000001", "secret-of-one"), members(&server, "30000002", "secret-of-two")), (200, 403));
+    assert!(server.stop());
+    let server = start(&[("API__APPS", "30000002:secret-of-two")]);
+    assert_eq!(members(&server, "30000002", "secret-of-two"), 403);
+    assert!(server.log().contains("is not in api.apps"), "{}", server.log());
+    assert!(server.stop());
+}

@@ -114,9 +114,24 @@ impl TryFrom<UserForm> for User {
     }
 }
 
+impl App {
+    /// By its name, or its key where it has none.
+    pub fn called(&self) -> &str {
+        if self.name.is_empty() { &self.key } else { &self.name }
+    }
+}
+
+/// The record says who opened, and each has requests a second of his own, so a name is one caller's. The holder of `api.bearer`
+/// is `owner`.
+const NAME: &str = "is no name, is another's, or is `owner`: 1 to 64 printable characters";
+
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}
+
 /// Two callers with one key or token would be one.
 pub(super) fn check(api: &Api, wrong: &mut impl FnMut(&str, &str, String)) {
-    let mut keys = BTreeSet::new();
+    let (mut keys, mut names) = (BTreeSet::new(), BTreeSet::from(["owner"]));
     for app in &api.apps {
         if app.key.is_empty() || app.key.len() > 64 || !app.key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         {
@@ -127,17 +142,14 @@ pub(super) fn check(api: &Api, wrong: &mut impl FnMut(&str, &str, String)) {
         }
         if !keys.insert(&app.key) {
             wrong("api", "apps", format!("`{}` is there twice", app.key));
+        } else if !is_name(app.called()) || !names.insert(app.called()) {
+            wrong("api", "apps", format!("`{}` {NAME}", app.called()));
         }
     }
     let mut tokens = BTreeSet::from([api.bearer.reveal()]);
     for user in &api.users {
-        // The holder of api.bearer is called so.
-        if user.name == "owner"
-            || user.name.is_empty()
-            || user.name.chars().count() > 64
-            || user.name.chars().any(char::is_control)
-        {
-            wrong("api", "users", format!("`{}` is no name: 1 to 64 printable characters", user.name));
+        if !is_name(&user.name) || !names.insert(&user.name) {
+            wrong("api", "users", format!("`{}` {NAME}", user.name));
         }
         if user.token.reveal().len() < 6 || !tokens.insert(user.token.reveal()) {
             wrong("api", "users", format!("the token of `{}` has fewer than 6 characters or is another's", user.name));

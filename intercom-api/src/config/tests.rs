@@ -104,6 +104,10 @@ fn callers_are_told_apart() {
     let problems = load_text(text, &[]).unwrap_err();
     assert!(problems[0].contains("an app is `key:secret`"), "{problems:?}");
     let problems = load_text(&text.replace(", \"no\"", ""), &[]).unwrap_err();
+    let text = "[api]\napps = [{ key = \"a\", secret = \"123456\", name = \"owner\" }, { key = \"b\", secret = \"123456\", name = \"Jo\" }]\n\
+                users = [{ name = \"Jo\", token = \"tokentoken\", role = \"operator\" }]\n";
+    let names: Vec<String> = load_text(text, &[]).unwrap_err();
+    assert!(names.len() == 2 && names[0].contains("`owner` is no name") && names[1].contains("`Jo` is no name"), "{names:?}");
     let wanted = ["the secret of `k` has", "`k` is there twice", "the token of `a`"];
     assert!(wanted.iter().zip(&problems).all(|(wanted, problem)| problem.contains(wanted)), "{problems:?}");
 }

@@ -84,9 +84,8 @@ impl Doorkeeper {
             (user.token.clone(), Caller { name: user.name.as_str().into(), tenant: tenant("", true), may })
         };
         let app = |app: &crate::config::App| {
-            let name = if app.name.is_empty() { &app.key } else { &app.name };
             let tenant = tenant(if app.key == own_app { "" } else { &app.key }, false);
-            (app.key.clone(), (app.secret.clone(), Caller { name: name.as_str().into(), tenant, may: May::ALL }))
+            (app.key.clone(), (app.secret.clone(), Caller { name: app.called().into(), tenant, may: May::ALL }))
         };
         Doorkeeper {
             owner: api.bearer.clone(),

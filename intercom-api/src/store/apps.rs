@@ -7,7 +7,7 @@ use crate::config;
 const OWN: &str = "own_app";
 
 impl Store {
-    /// The app that stands for the installation itself: the first there ever was, however the list is ordered later.
+    /// The app that stands for the installation itself: the first that was ever set, however the list is ordered later.
     pub async fn own_app(&self, first: String) -> Result<String, StoreError> {
         self.transact(move |t| {
             t.execute("INSERT INTO setting (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING", (OWN, &first))?;
@@ -16,23 +16,32 @@ impl Store {
         .await
     }
 
-    /// The app that is there where none was set, and whether it was made only now. Its secret is sealed like every password.
-    pub async fn made_app(&self) -> Result<(config::App, bool), StoreError> {
+    /// The app that was made where none was set.
+    pub async fn made_app(&self) -> Result<Option<config::App>, StoreError> {
         self.transact(|t| {
             let mut query = t.prepare("SELECT key, secret FROM app")?;
             let found: Option<(String, Vec<u8>)> = query.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-            let app = |key: String, secret| config::App { key, secret, name: String::new() };
-            if let Some((key, sealed)) = found {
-                let secret = t.open(&whose_app(&key), &sealed)?;
-                return Ok((app(key, secret), false));
-            }
-            let (key, secret) = (invent('a', 11)?, invent('s', 31)?);
-            let sealed = t.seal(&whose_app(&key), &secret)?;
-            t.execute("INSERT INTO app (key, secret) VALUES (?1, ?2)", (&key, sealed))?;
-            Ok((app(key, Secret::new(&secret)), true))
+            let Some((key, sealed)) = found else { return Ok(None) };
+            let secret = t.open(&whose_app(&key), &sealed)?;
+            Ok(Some(config::App { key, secret, name: String::new() }))
         })
         .await
     }
+
+    /// Keeps one; its secret is sealed like every password.
+    pub async fn keep_app(&self, app: config::App) -> Result<(), StoreError> {
+        self.transact(move |t| {
+            let sealed = t.seal(&whose_app(&app.key), app.secret.reveal())?;
+            t.execute("INSERT INTO app (key, secret) VALUES (?1, ?2)", (&app.key, sealed))?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// One of our own making.
+pub fn new_app() -> Result<config::App, StoreError> {
+    Ok(config::App { key: invent('a', 11)?, secret: Secret::new(&invent('s', 31)?), name: String::new() })
 }
 
 fn whose_app(key: &str) -> String {

@@ -27,6 +27,7 @@ pub mod verify;
 mod write;
 
 pub use access::{AccessPatch, way_name, way_named};
+pub use apps::new_app;
 pub use change::{AccountPatch, GroupPatch};
 pub use communities::TOKEN_MS;
 pub use devices::{Device, DeviceKey, DeviceNames};

@@ -19,4 +19,6 @@ async function call({ path, apiVer, params, query }) {
   for await (const line of require('readline').createInterface({ input: process.stdin })) {
     console.log(JSON.stringify(await call(JSON.parse(line))));
   }
+  // Its connections would keep it for 20 seconds.
+  process.exit(0);
 })();
