@@ -364,11 +364,22 @@ fn doors_and_accounts_are_limited_by_patch() {
 #[test]
 fn who_says_half_a_request_holds_up_nobody() {
     let server = server("127.0.0.126");
-    let mut half: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.api).unwrap()).collect();
-    for stream in &mut half {
+    let say = |head: &str| {
+        let mut stream = TcpStream::connect(server.api).unwrap();
+        write!(stream, "POST /v1/accounts HTTP/1.1\r\nHost: x\r\n{head}\r\nContent-Length: 1000\r\n\r\n{{").unwrap();
         stream
-            .write_all(b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 1000\r\n\r\n{")
-            .unwrap();
+    };
+    let bearer = format!("Authorization: Bearer {}", fixtures::server::BEARER);
+    let _half: Vec<TcpStream> = (0..200).map(|_| say(&bearer)).collect();
+    // Strangers are answered without their body: it would be memory of ours.
+    for (head, status) in [("X-Ca-Key: nobody", "403"), ("Authorization: Bearer x", "401"), ("X-Nothing: x", "401")] {
+        let mut stream = say(head);
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut answer = [0; 512];
+        let count = stream.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]).to_ascii_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status}")), "{head}: {answer}");
+        assert_eq!(answer.contains("www-authenticate: bearer"), status == "401", "{answer}");
     }
     server.api("GET", "/v1/accounts", None);
     assert!(server.stop(), "and it stops all the same");

@@ -119,16 +119,15 @@ impl Doorkeeper {
 
     fn by_signature(&self, parts: &Parts, body: &[u8]) -> Result<Caller, Denied> {
         let request = Signed { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
-        let key = request.app_key().ok_or(Denied::Unknown)?;
         let refuse = |refused| Denied::Signature(refused, None);
-        let (secret, caller) = self.apps.get(key).ok_or(refuse(Refused::UnknownKey))?;
+        let (key, (secret, caller)) = self.known_key(parts)?;
         let now_ms = now_ms();
         let time_ms = request.check(secret.reveal(), now_ms, self.started_ms).map_err(|refused| {
             // What the gateway itself would say, so that whoever writes a client can compare.
             Denied::Signature(refused, (refused == Refused::Signature).then(|| request.string_to_sign().replace('\n', "#")))
         })?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.nonces.entry(key.to_owned()).or_default().remember(now_ms, time_ms, request.nonce()).map_err(refuse)?;
+        seen.nonces.entry(key.clone()).or_default().remember(now_ms, time_ms, request.nonce()).map_err(refuse)?;
         Ok(caller.clone())
     }
 
@@ -144,12 +143,26 @@ impl Doorkeeper {
         used.1 <= self.rate
     }
 
-    fn identify(&self, parts: &Parts, body: &[u8]) -> Result<Caller, Denied> {
-        let caller = match self.by_token(parts) {
+    /// A signature covers the body, so that is read before it is known whose it is; but not for who has neither a token nor a key
+    /// that there is: strangers get no memory.
+    async fn identify(&self, parts: &Parts, body: Body) -> Result<(Caller, Bytes), Denied> {
+        let by_token = self.by_token(parts);
+        if by_token.is_none() {
+            self.known_key(parts)?;
+        }
+        let body = whole(body).await?;
+        let caller = match by_token {
             Some(caller) => caller,
-            None => self.by_signature(parts, body)?,
+            None => self.by_signature(parts, &body)?,
         };
-        if self.within_rate(&caller) { Ok(caller) } else { Err(Denied::TooMany) }
+        if self.within_rate(&caller) { Ok((caller, body)) } else { Err(Denied::TooMany) }
+    }
+
+    /// The app that a request says it is of.
+    fn known_key(&self, parts: &Parts) -> Result<(&String, &(Secret, Caller)), Denied> {
+        let key = parts.headers.get("x-ca-key").ok_or(Denied::Unknown)?;
+        let app = key.to_str().ok().and_then(|key| self.apps.get_key_value(key));
+        app.ok_or(Denied::Signature(Refused::UnknownKey, None))
     }
 
     fn count(&self, denied: &Denied) {
@@ -212,6 +225,10 @@ impl Denied {
         } else {
             self.problem().into_response()
         };
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §11.6.1.
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Denied::Signature(refused, text) = self {
             let text = text.as_ref().map_or(refused.detail().to_owned(), |text| {
                 // A header holds what can be seen; clients print it.
@@ -231,11 +248,7 @@ pub async fn authorise(State(state): State<ApiState>, request: Request, next: Ne
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    let identified = match whole(&parts, body).await {
-        Ok(body) => state.doorkeeper.identify(&parts, &body).map(|caller| (caller, body)),
-        Err(denied) => Err(denied),
-    };
-    match identified {
+    match state.doorkeeper.identify(&parts, body).await {
         Ok((caller, body)) => {
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, Body::from(body))).await
@@ -247,11 +260,7 @@ pub async fn authorise(State(state): State<ApiState>, request: Request, next: Ne
     }
 }
 
-/// A signature covers the body, so it is read before it is known whose it is; but not for who brings neither token nor key.
-async fn whole(parts: &Parts, body: Body) -> Result<Bytes, Denied> {
-    if !parts.headers.contains_key(header::AUTHORIZATION) && !parts.headers.contains_key("x-ca-key") {
-        return Err(Denied::Unknown);
-    }
+async fn whole(body: Body) -> Result<Bytes, Denied> {
     let too_large = |error: &axum::Error| error.source().is_some_and(|source| source.is::<LengthLimitError>());
     match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY)).await {
         Ok(Ok(body)) => Ok(body),

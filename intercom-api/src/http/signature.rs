@@ -93,11 +93,6 @@ impl<'a> Signed<'a> {
         self.headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).unwrap_or_default()
     }
 
-    /// The app that it says it is of.
-    pub fn app_key(&self) -> Option<&'a str> {
-        Some(self.header("x-ca-key")).filter(|key| !key.is_empty())
-    }
-
     fn signed_names(&self) -> impl Iterator<Item = &'a str> {
         self.header("x-ca-signature-headers").split(',').map(str::trim).filter(|name| !name.is_empty())
     }

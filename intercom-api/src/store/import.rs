@@ -292,7 +292,7 @@ fn unit(t: &Tx<'_>, mut line: Line, replace: bool) -> Done {
     Ok(fate)
 }
 
-/// A unit that nobody has named yet may have a map: `map/add` takes it as well.
+/// A unit that was issued no account may have a map: older versions took one, and an export has it.
 fn mapped(t: &Tx<'_>, iot_id: &str, room: &str, group: &str, replace: bool) -> Done {
     group_app(t, group)?;
     let mut query = t.prepare_cached("SELECT group_id FROM room WHERE iot_id = ?1 AND room = ?2").map_err(sql)?;
